@@ -1,0 +1,190 @@
+"""One typed description of a run: a YAML file and ``key=value`` overrides -> Recipe.
+
+The sections ``text``, ``features`` and ``model`` are the descriptions of ``specs`` as they
+stand. An unknown key is an error that names the nearest known one. Paths are relative to
+the working directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+try:
+    import yaml
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+except ImportError as error:  # the device side has no recipes
+    from speechrnn.errors import MissingExtra
+
+    raise MissingExtra("reading a recipe", "train") from error
+
+from speechrnn.errors import RecipeError
+from speechrnn.specs import FeatureSpec, ModelSpec, TextRules
+
+Range = tuple[float, float]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """Which recordings, and how they are prepared and batched."""
+
+    manifest: Path
+    prepared: Path | None = None  # the shards' folder; default: OUTPUT/prepared
+    alphabet: str | None = None  # every symbol, in order; default: derived from the training split
+    dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of a manifest that names no splits
+    min_seconds: Annotated[float, Field(gt=0)] = 0.2
+    max_seconds: Annotated[float, Field(gt=0)] = 20.0
+    shard_utterances: Annotated[int, Field(gt=0)] = 64
+    batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # of audio in a batch, padding included
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare; 0: one a core
+
+
+class AugmentSection(Section):
+    """Changes to the training audio, drawn anew for each utterance in each epoch."""
+
+    speed: Range = (1.0, 1.0)  # playback rate, uniform; pitch moves with it
+    gain_db: Range = (0.0, 0.0)
+    frequency_masks: Annotated[int, Field(ge=0)] = 0
+    frequency_mask_width: Annotated[int, Field(ge=0)] = 15  # feature dimensions at most
+    time_masks: Annotated[int, Field(ge=0)] = 0
+    time_mask_ms: Annotated[float, Field(ge=0)] = 100.0  # at most
+    time_mask_fraction: Fraction = 0.2  # of the utterance at most, for each mask
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> AugmentSection:
+        for name in ("speed", "gain_db"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} is [{low}, {high}]; the first must not exceed the second")
+        if not 0.5 <= self.speed[0] <= self.speed[1] <= 2:
+            raise ValueError(f"speed is {list(self.speed)}; it must lie within 0.5 to 2")
+        return self
+
+
+class TrainingSection(Section):
+    """The optimiser, its schedule, and when to look, save and stop."""
+
+    epochs: Annotated[int, Field(gt=0)] = 60
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # the peak
+    warmup_fraction: Fraction = 0.1  # of all steps, rising linearly to the peak
+    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-5  # the end of the cosine decay
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0  # of the gradient over all weights
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # moving average that is scored; 0: none
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products
+    sorted_first_epoch: bool = True  # short utterances first, once
+    validate_every_epochs: Annotated[int, Field(gt=0)] = 1
+    patience_validations: Annotated[int, Field(ge=0)] = 0  # without a better dev WER; 0: no limit
+    checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
+    keep_checkpoints: Annotated[int, Field(gt=0)] = 2
+    threads: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
+    show_pairs: Annotated[int, Field(ge=0)] = 3  # reference/hypothesis pairs after an epoch
+
+
+class Recipe(Section):
+    """A whole run. ``output`` is the run directory."""
+
+    name: str
+    output: Path
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataSection
+    text: TextRules = TextRules()
+    features: FeatureSpec = FeatureSpec()
+    augment: AugmentSection = AugmentSection()
+    model: ModelSpec = ModelSpec()
+    training: TrainingSection = TrainingSection()
+
+    @property
+    def prepared(self) -> Path:
+        """The folder of the prepared shards."""
+        return self.data.prepared or self.output / "prepared"
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included; ``load`` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def fingerprint(self, *sections: str) -> str:
+        """sha256 of the named sections: equal exactly where their values are."""
+        data = self.model_dump(mode="json", include=set(sections))
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """A YAML file and overrides such as ``training.epochs=3`` -> Recipe.
+
+    Override values are YAML too: ``augment.speed=[0.9,1.1]``, ``data.alphabet=null``.
+
+    Raises:
+        RecipeError: no such file, not YAML, an unknown key, a value out of range.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds no keys; a recipe starts with name, output and data")
+    for override in overrides:
+        _apply(tree, override)
+    return from_dict(tree, source=str(path))
+
+
+def from_dict(tree: dict[str, Any], source: str = "recipe") -> Recipe:
+    """Plain data -> Recipe. Raises RecipeError, naming the key and the nearest known one."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems = "\n".join("  " + _describe(problem) for problem in error.errors())
+        raise RecipeError(f"{source}:\n{problems}") from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"{override!r} is no override; write key=value, as training.epochs=3")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"{override!r}: {parent} is a value, not a section")
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override!r}: the value is not YAML: {error}") from error
+
+
+def _describe(problem: Any) -> str:
+    """One of pydantic's problems in the project's words."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
+        return f"unknown key {key}; did you mean {'.'.join([*location[:-1], *near])}?"
+    if problem["type"].startswith("missing"):
+        return f"{key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = f" (found {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
+    return f"{key}: {message}{found}"
+
+
+def _known_keys(section: Sequence[str]) -> list[str]:
+    kind: Any = Recipe
+    for name in section:
+        kind = kind.model_fields[name].annotation
+    if dataclasses.is_dataclass(kind):
+        return [field.name for field in dataclasses.fields(kind)]
+    return list(kind.model_fields)

@@ -1,0 +1,196 @@
+"""Frozen descriptions that travel with a model: its features, its alphabet, its network.
+
+Standard library only: the training recipe, the SavedModel, the ``.tflite`` and the device
+runtime all read the same description, so that none of them can disagree about a window
+length or a symbol. Recipes use these classes as their sections as they stand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from speechrnn.errors import ModelError
+
+FORBID_UNKNOWN_KEYS = {"extra": "forbid"}  # how pydantic is to read these classes in a recipe
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """How a waveform becomes frames: (samples,) in [-1, 1] -> (frames, dimension).
+
+    frames = 1 + (samples - window) // hop: no centring, no statistics over a batch.
+    """
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    kind: Literal["log_mel", "mfcc", "log_spectrogram"] = "log_mel"
+    sample_rate: int = 16000
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+    fft_length: int = 512  # a power of two: TFLite's RFFT2D takes no other
+    mels: int = 80
+    mfccs: int = 40
+    low_hz: float = 20.0
+    high_hz: float = 7600.0
+    floor: float = 1e-8  # power below this counts as this: about the noise of 16-bit samples
+    normalisation: Literal["global", "utterance"] = "global"
+
+    def __post_init__(self) -> None:
+        n = self.fft_length
+        _require(self.sample_rate >= 4000, f"sample_rate is {self.sample_rate}; at least 4000")
+        _require(n > 0 and n & (n - 1) == 0, f"fft_length is {n}; it must be a power of two")
+        _require(
+            0 < self.window_samples <= n,
+            f"window_ms {self.window_ms} is {self.window_samples} samples; 1 to fft_length {n}",
+        )
+        _require(self.hop_samples > 0, f"hop_ms is {self.hop_ms}; at least one sample")
+        _require(
+            0 <= self.low_hz < self.high_hz <= self.sample_rate / 2,
+            f"low_hz {self.low_hz} and high_hz {self.high_hz} must rise within 0 and half of "
+            f"sample_rate {self.sample_rate}",
+        )
+        _require(self.mels > 0, f"mels is {self.mels}; at least 1")
+        _require(0 < self.mfccs <= self.mels, f"mfccs is {self.mfccs}; 1 to mels {self.mels}")
+        _require(self.floor > 0, f"floor is {self.floor}; it must be positive")
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window_ms * self.sample_rate / 1000)
+
+    @property
+    def hop_samples(self) -> int:
+        return round(self.hop_ms * self.sample_rate / 1000)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a frame."""
+        bins = self.fft_length // 2 + 1
+        return {"log_mel": self.mels, "mfcc": self.mfccs, "log_spectrogram": bins}[self.kind]
+
+    def frames(self, samples: int) -> int:
+        """Frames that ``samples`` give: 0 for less than one window."""
+        return max(0, 1 + (samples - self.window_samples) // self.hop_samples)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of each feature dimension over the training set."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How a transcript is normalised before it becomes labels; recorded with every model."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    unicode_form: Literal["NFC", "NFKC", "none"] = "NFC"
+    case: Literal["lower", "fold", "keep"] = "lower"
+    punctuation: Literal["space", "remove", "keep"] = "space"
+    keep: str = "'"  # punctuation that is spelling, not punctuation
+
+
+@dataclass(frozen=True)
+class AlphabetSpec:
+    """The symbols a model writes. Label 0 is the CTC blank; ``symbols[i]`` is label i + 1."""
+
+    symbols: tuple[str, ...]
+    rules: TextRules = field(default_factory=TextRules)
+
+    def __post_init__(self) -> None:
+        _require(len(self.symbols) > 0, "an alphabet needs at least one symbol")
+        _require(len(set(self.symbols)) == len(self.symbols), "a symbol stands twice in the alphabet")
+
+    @property
+    def size(self) -> int:
+        """Number of labels, the blank included."""
+        return len(self.symbols) + 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The network between features and logits."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    cell: Literal["simple_rnn", "lstm", "gru"] = "lstm"
+    units: int = 256  # of each direction
+    layers: int = 3
+    bidirectional: bool = True
+    subsampling: Literal["stack", "conv"] = "conv"
+    time_stride: int = 3  # feature frames per output frame
+    conv_channels: int = 32
+    dropout: float = 0.3  # after the subsampling and after every recurrent layer
+    layer_norm: bool = True  # after every recurrent layer
+
+    def __post_init__(self) -> None:
+        for name in ("units", "layers", "time_stride", "conv_channels"):
+            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; at least 1")
+        _require(0 <= self.dropout < 1, f"dropout is {self.dropout}; 0 to below 1")
+        _require(
+            self.subsampling == "stack" or self.time_stride in (1, 2, 3, 4, 6),
+            f"time_stride is {self.time_stride}; convolutions take 1, 2, 3, 4 or 6",
+        )
+
+    def output_frames(self, feature_frames: int) -> int:
+        """Logit frames that ``feature_frames`` give: the ceiling of frames / time_stride."""
+        return -(-feature_frames // self.time_stride)
+
+
+@dataclass(frozen=True)
+class RecogniserSpec:
+    """All that is needed to build a recogniser and to read what it writes.
+
+    ``statistics`` is None where the features are normalised by utterance.
+    """
+
+    features: FeatureSpec
+    alphabet: AlphabetSpec
+    model: ModelSpec
+    statistics: Statistics | None = None
+
+    def output_frames(self, samples: int) -> int:
+        """Logit frames that a waveform of ``samples`` gives."""
+        return self.model.output_frames(self.features.frames(samples))
+
+    @property
+    def seconds_per_output_frame(self) -> float:
+        return self.model.time_stride * self.features.hop_samples / self.features.sample_rate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> RecogniserSpec:
+        """Build from plain data.
+
+        Raises:
+            ModelError: a field is missing, unknown or out of range.
+        """
+        try:
+            alphabet = data["alphabet"]
+            statistics = data.get("statistics")
+            return RecogniserSpec(
+                features=FeatureSpec(**data["features"]),
+                alphabet=AlphabetSpec(
+                    symbols=tuple(alphabet["symbols"]), rules=TextRules(**alphabet["rules"])
+                ),
+                model=ModelSpec(**data["model"]),
+                statistics=statistics
+                and Statistics(mean=tuple(statistics["mean"]), std=tuple(statistics["std"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the model's description is not one this version reads ({error!r}); "
+                "export it again with this version"
+            ) from error
