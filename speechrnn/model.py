@@ -1,0 +1,120 @@
+"""The network: features -> subsampling -> recurrent stack -> logits."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from speechrnn import layers
+from speechrnn.specs import ModelSpec, RecogniserSpec
+
+CELLS = {"simple_rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
+
+# Time strides of the two convolutions whose product is the model's time_stride.
+CONVOLUTION_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2)}
+
+
+def build(spec: RecogniserSpec, seed: int = 0, product_dtype: str = "float32") -> keras.Model:
+    """A network with fresh weights: model(features, frames) -> logits.
+
+    features (batch, frames, dimension) float32, normalised; frames (batch,) int32, the valid
+    ones of each row; logits (batch, ceil(frames / time_stride), alphabet size) float32.
+
+    An utterance's logits do not depend on its batch-mates nor on the padding behind it.
+
+    Args:
+        seed: of the initial weights and of dropout.
+        product_dtype: ``bfloat16`` computes the recurrent layers' products in it.
+    """
+    keras.utils.set_random_seed(seed)
+    model = Recogniser(spec, seed, product_dtype)
+    model(tf.zeros([1, spec.model.time_stride, spec.features.dimension]), tf.constant([1]))
+    return model
+
+
+class Recogniser(keras.Model):
+    """The layers, in the order of the data; ``build`` makes one ready to use."""
+
+    def __init__(self, spec: RecogniserSpec, seed: int, product_dtype: str):
+        super().__init__(name="recogniser")
+        self.spec = spec
+        model = spec.model
+        self.subsampling = SUBSAMPLING[model.subsampling](model)
+        self.recurrent = [_recurrent(model, product_dtype) for _ in range(model.layers)]
+        self.norms = [
+            keras.layers.LayerNormalization() for _ in range(model.layers if model.layer_norm else 0)
+        ]
+        # The dropouts' own random state is part of the model's variables, so that a checkpoint
+        # of them continues the same sequence of masks.
+        self.dropouts = [
+            keras.layers.Dropout(model.dropout, seed=seed + i) for i in range(model.layers + 1)
+        ]
+        self.logits = keras.layers.Dense(spec.alphabet.size)
+
+    def call(self, features: tf.Tensor, frames: tf.Tensor, training: bool = False) -> tf.Tensor:
+        x = self.subsampling(features, frames)
+        x = self.dropouts[0](x, training=training)
+        valid = tf.sequence_mask(output_frames(frames, self.spec.model), tf.shape(x)[1])
+        for i, layer in enumerate(self.recurrent):
+            x = layer(x, mask=valid)
+            if self.norms:
+                x = self.norms[i](x)
+            x = self.dropouts[i + 1](x, training=training)
+        return self.logits(x)
+
+
+def output_frames(frames: tf.Tensor, model: ModelSpec) -> tf.Tensor:
+    """Feature frames -> logit frames, any shape; ``ModelSpec.output_frames`` as a graph."""
+    return (frames + model.time_stride - 1) // model.time_stride
+
+
+def _recurrent(model: ModelSpec, product_dtype: str) -> keras.layers.Layer:
+    layer = CELLS[model.cell](
+        model.units, product_dtype=product_dtype, return_sequences=True, zero_output_for_mask=True
+    )
+    return keras.layers.Bidirectional(layer) if model.bidirectional else layer
+
+
+class Stack(keras.layers.Layer):
+    """Frame stacking: ``time_stride`` feature frames side by side make one frame."""
+
+    def __init__(self, model: ModelSpec):
+        super().__init__(name="stack")
+        self.stride = model.time_stride
+
+    def call(self, features: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+        x = _zero_after(features, frames)
+        x = tf.pad(x, [[0, 0], [0, -tf.shape(x)[1] % self.stride], [0, 0]])
+        return tf.reshape(x, [tf.shape(x)[0], -1, self.stride * x.shape[2]])
+
+
+class Convolutions(keras.layers.Layer):
+    """Two 3 x 3 convolutions over time and frequency, both halving the frequency axis.
+
+    Zeros pad one frame before and after the valid ones, whatever the length: TensorFlow's own
+    "same" padding shifts by a frame with the padded length. Frames behind an utterance are
+    set to zero before each convolution.
+    """
+
+    def __init__(self, model: ModelSpec):
+        super().__init__(name="convolutions")
+        self.strides = CONVOLUTION_STRIDES[model.time_stride]
+        self.convolutions = [
+            keras.layers.Conv2D(model.conv_channels, 3, strides=(stride, 2), activation="relu")
+            for stride in self.strides
+        ]
+
+    def call(self, features: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+        x = features[..., None]
+        for stride, convolution in zip(self.strides, self.convolutions, strict=True):
+            x = convolution(tf.pad(_zero_after(x, frames), [[0, 0], [1, 1], [1, 1], [0, 0]]))
+            frames = (frames + stride - 1) // stride
+        return tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], x.shape[2] * x.shape[3]])
+
+
+SUBSAMPLING = {"stack": Stack, "conv": Convolutions}
+
+
+def _zero_after(x: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+    valid = tf.sequence_mask(frames, tf.shape(x)[1], x.dtype)
+    return x * tf.reshape(valid, tf.concat([tf.shape(valid), tf.ones(x.shape.rank - 2, tf.int32)], 0))
