@@ -57,7 +57,7 @@ class FeatureSpec:
             f"sample_rate {self.sample_rate}",
         )
         _require(self.mels > 0, f"mels is {self.mels}; at least 1")
-        _require(0 < self.mfccs <= self.mels, f"mfccs is {self.mfccs}; 1 to mels {self.mels}")
+        _require(0 < self.mfccs <= self.mels or self.kind != "mfcc", f"mfccs is {self.mfccs}; 1 to mels {self.mels}")
         _require(self.floor > 0, f"floor is {self.floor}; it must be positive")
 
     @property

@@ -135,9 +135,16 @@ def speak(
         (_WORD_GAP, word_gap_ms // _GAP_UNIT_MS),
     ):
         engine.library.espeak_SetParameter(parameter, value, 0)
-    if voice.startswith("en"):
-        text = _LETTER_A.sub("eigh", text)
-    return engine.samples(text), engine.sample_rate
+    return engine.samples(spoken_form(text, voice)), engine.sample_rate
+
+
+def spoken_form(text: str, voice: str) -> str:
+    """The text as espeak-ng gets it.
+
+    >>> spoken_form("b a d, not a light", "en-us+f2")
+    'b eigh d, not a light'
+    """
+    return _LETTER_A.sub("eigh", text) if voice.startswith("en") else text
 
 
 @functools.cache

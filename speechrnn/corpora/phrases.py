@@ -36,6 +36,8 @@ class Phrase:
 def read(path: str | Path) -> list[Phrase]:
     """A UTF-8 phrase list -> its phrases, in order; ``#`` lines and empty ones are skipped.
 
+    Any run of white space in a phrase becomes one space.
+
     Raises:
         DataError: no such file, not UTF-8, no phrase in it, or a line with an unknown split.
     """
@@ -58,20 +60,22 @@ def read(path: str | Path) -> list[Phrase]:
 
 def write(path: str | Path, phrases: Iterable[Phrase]) -> None:
     """The list that ``read`` gives back."""
-    Path(path).write_text("".join(line + "\n" for line in _lines(phrases)), encoding="utf-8")
+    Path(path).write_text("".join(format_lines(phrases)), encoding="utf-8")
 
 
 def sha256(phrases: Sequence[Phrase]) -> str:
     """One hash of texts, splits, groups and order."""
-    return hashlib.sha256("\n".join(_lines(phrases)).encode()).hexdigest()
+    return hashlib.sha256("".join(format_lines(phrases)).encode()).hexdigest()
 
 
-def _lines(phrases: Iterable[Phrase]) -> list[str]:
-    return [f"{p.text}\t{p.split}\t{p.group}".rstrip("\t") for p in phrases]
+def format_lines(phrases: Iterable[Phrase]) -> list[str]:
+    """The lines of a phrase list, as ``write`` writes them."""
+    return [f"{p.text}\t{p.split}\t{p.group}".rstrip("\t") + "\n" for p in phrases]
 
 
 def _parse(line: str, where: str) -> Phrase:
-    text, split, group, *rest = [*(column.strip() for column in line.split("\t")), "", ""]
+    columns = [" ".join(column.split()) for column in line.split("\t")]
+    text, split, group, *rest = [*columns, "", ""]
     if not text:
         raise DataError(f"{where}: the phrase is empty; write it before the first tab")
     if split and split not in SPLITS:

@@ -25,6 +25,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from speechrnn.audio import to_pcm16
 from speechrnn.corpora import espeak, manifest
 from speechrnn.corpora import phrases as phrase_list
 from speechrnn.corpora.phrases import Phrase
@@ -125,8 +126,8 @@ def synthesise(
     audio = out / "audio"
     audio.mkdir(parents=True, exist_ok=True)
     missing = [take for take in takes if not (audio / take.file_name).exists()]
-    done = len(takes) - len(missing)
-    for done, _ in enumerate(_perform(missing, audio, workers), start=done + 1):
+    there = len(takes) - len(missing)
+    for done, _ in enumerate(_perform(missing, audio, workers), start=there + 1):
         if progress:
             progress(done, len(takes))
     settings = {
@@ -269,7 +270,7 @@ def _perform(takes: Sequence[Take], folder: Path, workers: int) -> Iterator[None
 def _make(take: Take, folder: Path) -> None:
     path = folder / take.file_name
     partial = path.with_suffix(".part")
-    soundfile.write(partial, render(take), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+    soundfile.write(partial, to_pcm16(render(take)), SAMPLE_RATE, format="FLAC")
     os.replace(partial, path)
 
 

@@ -98,7 +98,7 @@ def _check(log_probs: np.ndarray, alphabet: Alphabet) -> None:
     if log_probs.ndim != 2 or log_probs.shape[1] != labels:
         raise ModelError(
             f"the model gave an array of shape {log_probs.shape}; (frames, {labels}) is needed, "
-            f"a column for the blank and each of {labels - 1} symbols. Is the alphabet this model's?"
+            f"a column for the blank and each of {labels - 1} symbols. Is it this model's alphabet?"
         )
     # Zero is the largest logarithm of a probability; rounding may pass it by a hair.
     if not np.all(log_probs <= 1e-3):

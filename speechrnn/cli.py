@@ -1,0 +1,285 @@
+"""The speechrnn command: each subcommand parses, makes one library call, and prints.
+
+stdout is the answer, text or with --json one JSON object; stderr is for people. Exit codes:
+0 ok, 2 usage, 3 bad data, 4 bad model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from speechrnn.errors import DataError, MissingExtra, SpeechRNNError
+
+if TYPE_CHECKING:
+    from speechrnn.recipe import Recipe
+
+app = typer.Typer(
+    name="speechrnn",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a recurrent CTC speech recogniser on your own recordings; ship it as one file.",
+    epilog="A first recogniser in minutes: make quickstart. MODEL is a run directory, a SavedModel "
+    "directory or a .tflite file, everywhere.",
+)
+console = Console(stderr=True, soft_wrap=True)
+
+RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/an4.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[key=value]...", help="Values to change, as training.epochs=3."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Phrases = Annotated[
+    Path, typer.Argument(help="One phrase a line; a tab and train, dev or test pins its split.")
+]
+
+
+def main() -> None:
+    """Run the command; turns the project's own errors into a message and an exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
+    try:
+        app()
+    except SpeechRNNError as error:
+        complain(error)
+        sys.exit(error.exit_code)
+
+
+def complain(error: SpeechRNNError) -> None:
+    console.print(f"error: {error}", style="red", markup=False, highlight=False)
+
+
+def answer(data: dict[str, Any] | list[Any], text: str, as_json: bool) -> None:
+    print(json.dumps(data, ensure_ascii=False, default=str) if as_json else text)
+
+
+def load_recipe(path: Path, overrides: list[str] | None) -> Recipe:
+    from speechrnn import recipe
+
+    return recipe.load(path, overrides or [])
+
+
+@app.command()
+def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Check recordings and transcripts and write them as shards with an index.
+
+    Rejected utterances are listed with their reason in report.tsv and end the command with exit
+    code 3; the rest is ready to train on. Running it again does only what is missing.
+    """
+    loaded = load_recipe(recipe, overrides)
+    prepare_module = needs_training_extra("preparing a corpus", "speechrnn.data.prepare")
+    index = prepare_module.prepare(loaded)
+    for split in sorted({row.split for row in index.rows}):
+        hours = index.seconds(split) / 3600
+        print(f"{split}: {len(index.split(split))} utterances, {hours:.2f} h")
+    rejections = prepare_module.rejections(loaded.prepared)
+    for rejected in rejections[:20]:
+        console.print(
+            f"rejected {rejected.utterance_id} ({rejected.reason}): {rejected.message}",
+            markup=False, highlight=False,
+        )
+    if rejections:
+        raise DataError(
+            f"{len(rejections)} utterances were rejected, listed in {loaded.prepared}/report.tsv; "
+            "the others are ready"
+        )
+
+
+@app.command()
+def train(recipe: RecipeFile, overrides: Overrides = None, quiet: bool = False) -> None:
+    """Train a recipe; the result is its output, a run directory.
+
+    Prepares the corpus where that is not done, and goes on from the last checkpoint where
+    there is one.
+    """
+    loaded = load_recipe(recipe, overrides)
+    needs_training_extra("training", "speechrnn.training.threads").configure(
+        loaded.training.threads
+    )
+    card = needs_training_extra("training", "speechrnn.training").train(loaded, quiet=quiet)
+    print(f"{loaded.output}: dev WER {card['dev']['wer']:.1%} after epoch {card['epoch']}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")],
+    manifest: Annotated[Path, typer.Argument(help="Recordings and transcripts, TSV or CSV.")],
+    split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Word and character error rates of a model, with a 95 % interval."""
+    from speechrnn.corpora import manifest as manifests
+    from speechrnn.runtime import open_model
+
+    evaluation = needs_training_extra("evaluating", "speechrnn.evaluation.evaluate")
+    utterances = manifests.read(manifest)
+    if split is not None:
+        known = sorted({u.split for u in utterances})
+        utterances = [u for u in utterances if u.split == split]
+        if not utterances:
+            raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
+    result = evaluation.evaluate(open_model(model), utterances)
+    answer(result.to_dict(), result.table(), as_json)
+    if result.failures:
+        raise DataError(f"{len(result.failures)} recordings could not be transcribed")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    out: Annotated[Path, typer.Argument(help="The .tflite file or SavedModel directory to make.")],
+    form: Annotated[str, typer.Option("--format", help="tflite or savedmodel.")] = "tflite",
+    precision: Annotated[str, typer.Option(help="float32, float16 or int8 weights.")] = "int8",
+) -> None:
+    """Write a trained model as one file for a device, or as a SavedModel for a server."""
+    if form not in ("tflite", "savedmodel"):
+        raise typer.BadParameter(f"{form!r}; choose tflite or savedmodel", param_hint="--format")
+    if precision not in ("float32", "float16", "int8"):
+        raise typer.BadParameter(
+            f"{precision!r}; choose float32, float16 or int8", param_hint="--precision"
+        )
+    trained = needs_training_extra("exporting", "speechrnn.training.run").load(run)
+    if form == "savedmodel":
+        from speechrnn.export.savedmodel import export_savedmodel
+
+        export_savedmodel(trained.model, trained.spec, trained.card, out)
+    else:
+        from speechrnn.export.tflite import export_tflite
+
+        export_tflite(trained.model, trained.spec, trained.card, out, precision)
+    print(out)
+
+
+@app.command()
+def transcribe(
+    recordings: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files.")],
+    model: Annotated[Path | None, typer.Option(help="Default: the shipped AN4 model.")] = None,
+    timestamps: Annotated[bool, typer.Option(help="Print each word with its times.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Audio to text: WAV, FLAC, Ogg, Opus or MP3 of any sample rate and channel count.
+
+    A file that cannot be read is reported, the others are transcribed, and the exit code is 3.
+    """
+    from speechrnn.runtime import default_model, open_model
+
+    recogniser = open_model(model or default_model())
+    results: list[dict[str, Any]] = []
+    failed = 0
+    for path in recordings:
+        try:
+            heard = recogniser.transcribe(path)
+        except DataError as error:
+            failed += 1
+            complain(error)
+            results.append({"path": str(path), "text": None, "error": str(error)})
+            continue
+        words = [
+            {"text": w.text, "start_s": w.start_s, "end_s": w.end_s, "confidence": w.confidence}
+            for w in heard.words
+        ]
+        results.append(
+            {
+                "path": str(path),
+                "text": heard.text,
+                "confidence": heard.confidence,
+                "duration_s": heard.duration_s,
+                "words": words,
+            }
+        )
+        if not as_json:
+            print(f"{path}\t{heard.text}" if len(recordings) > 1 else heard.text)
+            for word in heard.words if timestamps else ():
+                print(f"  {word.start_s:7.2f} {word.end_s:7.2f}  {word.text}")
+    if as_json:
+        answer(results, "", as_json)
+    if failed:
+        raise DataError(f"{failed} of {len(recordings)} recordings could not be transcribed")
+
+
+@app.command()
+def benchmark(
+    model: Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")],
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of the test clip.")] = 10,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Size, load time, peak memory and real-time factor of a model."""
+    from speechrnn.runtime.benchmark import measure
+
+    result = measure(model, seconds, runs)
+    answer(result.to_dict(), result.table(), as_json)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A model, a run directory or a manifest.")],
+    as_json: Json = False,
+) -> None:
+    """What a model, a run or a manifest is and holds."""
+    from speechrnn.runtime.describe import describe
+
+    result = describe(path)
+    text = "\n".join(f"{key:22} {value}" for key, value in result.items())
+    answer(result, text, as_json)
+
+
+@app.command()
+def synth(
+    phrases: Phrases,
+    out: Annotated[Path, typer.Argument(help="The folder for the corpus.")],
+    language: Annotated[str, typer.Option(help="A language of espeak-ng: en-us, el, hi.")] = "en-us",
+    per_phrase: Annotated[int, typer.Option(min=1, help="Times each phrase is spoken.")] = 10,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same manifest.")] = 0,
+) -> None:
+    """Speak phrases with many synthetic voices into a corpus with a manifest."""
+    from rich.progress import Progress
+
+    from speechrnn.corpora import phrases as phrase_lists
+    from speechrnn.corpora.synth import synthesise
+
+    with Progress(console=console) as bar:
+        task = bar.add_task("speaking", total=None)
+        manifest = synthesise(
+            phrase_lists.read(phrases), out, language=language, per_phrase=per_phrase, seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(manifest)
+
+
+@app.command()
+def record(
+    phrases: Phrases,
+    out: Annotated[Path, typer.Argument(help="The folder for the corpus.")],
+    speaker: Annotated[str, typer.Option(help="Who speaks.")] = "me",
+    device: Annotated[str | None, typer.Option(help="Microphone; default: the system's.")] = None,
+) -> None:
+    """Record phrases from a microphone, one after another, into a corpus with a manifest."""
+    from speechrnn.corpora import phrases as phrase_lists
+    from speechrnn.corpora.record import SoundDevice
+    from speechrnn.corpora.record import record as record_phrases
+
+    outcome = record_phrases(
+        phrase_lists.read(phrases), out, speaker=speaker, device=SoundDevice(device)
+    )
+    console.print(f"{outcome.recorded} recorded, {outcome.missing} still to record")
+    print(outcome.manifest)
+
+
+def needs_training_extra(feature: str, module: str) -> Any:
+    """Import a module of the training side; names the extra where that is not installed."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "speechrnn":
+            raise
+        raise MissingExtra(feature, "train") from error

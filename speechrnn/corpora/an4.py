@@ -1,0 +1,77 @@
+"""CMU AN4 (the "census" recordings, Acero 1991): from the distributed archive to a manifest."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from speechrnn.corpora import manifest
+from speechrnn.errors import DataError
+
+URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
+
+# AN4 has no development set. These nine of its 74 training speakers are this project's.
+DEV_SPEAKERS = ("fbbh", "fjdn", "fsaf2", "mblw", "mcrt", "mdcs2", "mnfe", "mrjc2", "mrmg")
+SIZES = {"train": 831, "dev": 117, "test": 130}
+
+_LINE = re.compile(r"^(?:<s>)?\s*(?P<text>.*?)\s*(?:</s>)?\s*\((?P<id>[\w-]+)\)$")
+
+
+def download(out: Path) -> Path:
+    """Fetch and unpack the archive (64 MB) into ``out``; returns the folder ``out/an4``.
+
+    Raises:
+        DataError: the archive cannot be fetched or unpacked.
+    """
+    if (out / "an4" / "etc").is_dir():
+        return out / "an4"
+    out.mkdir(parents=True, exist_ok=True)
+    archive = out / "an4_sphere.tar.gz"
+    try:
+        if not archive.exists():
+            partial = archive.with_suffix(".part")
+            urllib.request.urlretrieve(URL, partial)
+            partial.rename(archive)
+        with tarfile.open(archive) as tar:
+            tar.extractall(out, filter="data")  # refuses paths that leave the folder
+    except (OSError, urllib.error.URLError, tarfile.TarError) as error:
+        raise DataError(
+            f"cannot get AN4 from {URL} ({error}); unpack an4_sphere.tar.gz yourself and name "
+            "its folder, or name a manifest"
+        ) from error
+    return out / "an4"
+
+
+def build_manifest(folder: Path) -> Path:
+    """The unpacked archive's folder -> ``folder/manifest.tsv``, with splits and speakers.
+
+    The official test set is split "test"; nine training speakers are split "dev".
+
+    Raises:
+        DataError: a list or a recording is missing, or the counts are not AN4's.
+    """
+    utterances: list[manifest.Utterance] = []
+    for part in ("train", "test"):
+        try:
+            files = (folder / "etc" / f"an4_{part}.fileids").read_text().split()
+            lines = (folder / "etc" / f"an4_{part}.transcription").read_text().splitlines()
+        except OSError as error:
+            raise DataError(f"{folder} is no unpacked AN4 archive: {error}") from error
+        texts = {found["id"]: found["text"] for line in lines if (found := _LINE.match(line))}
+        for name in files:
+            path = folder / "wav" / f"{name}.sph"
+            utterance_id, speaker = path.stem, path.parent.name
+            if utterance_id not in texts or not path.is_file():
+                raise DataError(f"AN4 utterance {utterance_id} lacks its recording or transcript")
+            split = "dev" if part == "train" and speaker in DEV_SPEAKERS else part
+            text = texts[utterance_id].lower()
+            utterances.append(manifest.Utterance(utterance_id, path, text, split, speaker))
+    counts = {split: sum(u.split == split for u in utterances) for split in SIZES}
+    if counts != SIZES:
+        raise DataError(f"{folder} holds {counts} utterances; AN4 has {SIZES}. Unpack it again.")
+    target = folder / "manifest.tsv"
+    manifest.write(target, utterances)
+    return target

@@ -1,0 +1,253 @@
+"""Manifests: a list of recordings and transcripts in any usual format <-> utterances."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from speechrnn.errors import ManifestError
+
+# Column names in order of preference; upper and lower case are the same.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "utterance_id": ("utterance_id", "utt_id", "id"),
+    "path": (
+        *("path", "wav_filename", "audio_filepath", "audio_path", "audio", "audio_file"),
+        *("file", "filename", "file_name", "filepath", "file_path", "wav", "recording"),
+    ),
+    "text": ("text", "transcript", "transcription", "sentence"),
+    "split": ("split",),
+    "speaker": ("speaker", "speaker_id", "client_id"),
+    "duration_s": ("duration_s", "duration"),
+}
+_REQUIRED = ("path", "text")
+_COLUMNS = ("utterance_id", "path", "text", "split", "speaker", "duration_s")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording and what is said in it. ``line`` is where its manifest lists it, from 1."""
+
+    utterance_id: str
+    path: Path
+    text: str
+    split: str
+    speaker: str = ""
+    duration_s: float | None = None
+    line: int = 0
+
+
+def read(path: str | os.PathLike[str], dev_fraction: float = 0.1) -> list[Utterance]:
+    """A manifest -> its utterances in order, paths resolved against its folder.
+
+    The format is told by the content: JSON lines (NeMo), or TSV or CSV by the header: our own,
+    DeepSpeech's and Coqui's, or any with a column of recordings and one of transcripts. UTF-8,
+    with or without a byte order mark; TSV is read without quoting, CSV with it. Recordings are
+    not looked at. An utterance without an id is named by its path without suffix.
+
+    Utterances without a split go to train or dev by a hash of their speaker, or of their id
+    where no speakers are told apart: a row's split does not depend on the other rows, except
+    that a manifest of two or more gets at least one utterance in each.
+
+    Raises:
+        ManifestError: no such file, not UTF-8, empty, columns missing, a malformed row.
+    """
+    path = Path(path)
+    rows = _rows(_content(path), path)
+    utterances = [_utterance(fields, line, path) for line, fields in rows]
+    if not utterances:
+        raise ManifestError(f"{path} lists no utterance; add one a line")
+    return _with_splits(utterances, dev_fraction)
+
+
+def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
+    """Write our TSV, atomically, with paths relative to it; ``read`` gives the same back.
+
+    Raises:
+        ManifestError: a path holds a tab or a line break, which our TSV cannot.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent.resolve()
+    rows = ["\t".join(_COLUMNS)]
+    for utterance in utterances:
+        relative = Path(os.path.relpath(utterance.path.resolve(), folder)).as_posix()
+        if re.search(r"[\t\r\n]", relative):
+            raise ManifestError(f"{relative!r} holds a tab or a line break; rename the recording")
+        seconds = "" if utterance.duration_s is None else f"{utterance.duration_s:.4f}"
+        name, text, speaker = map(_clean, (utterance.utterance_id, utterance.text, utterance.speaker))
+        rows.append("\t".join((name, relative, text, utterance.split, speaker, seconds)))
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
+    os.replace(partial, path)
+
+
+def duplicates(utterances: Iterable[Utterance]) -> set[str]:
+    """The ids that stand more than once."""
+    counts = Counter(utterance.utterance_id for utterance in utterances)
+    return {utterance_id for utterance_id, count in counts.items() if count > 1}
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ManifestError(
+            f"cannot read the manifest {path}: {error.strerror}; correct data.manifest"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
+
+
+def _rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, fields under our names) of every row that is not blank."""
+    if content.lstrip()[:1] == "{":
+        return _json_rows(content, path)
+    return _table_rows(content, path)
+
+
+def _json_rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    for line, text in enumerate(content.split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            row: Any = json.loads(text)
+        except ValueError as error:
+            raise ManifestError(f"{path}, line {line} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ManifestError(f"{path}, line {line} is no JSON object; write one a line")
+        columns = _columns(list(row), f"{path}, line {line}")
+        yield line, {ours: _plain(row[theirs]) for ours, theirs in columns.items()}
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _table_rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    header = next((line for line in content.splitlines() if line.strip()), "")
+    delimiter = max("\t,;", key=header.count)
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, quoting=quoting)
+    names: list[str] = []
+    columns: Mapping[str, str] = {}
+    try:
+        for row in reader:
+            if not any(field.strip() for field in row):
+                continue
+            if not names:
+                names = [name.strip() for name in row]
+                columns = _columns(names, str(path))
+                continue
+            if len(row) > len(names):
+                raise ManifestError(
+                    f"{path}, line {reader.line_num} has {len(row)} fields under {len(names)} "
+                    "column names; quote (CSV) or replace (TSV) the separator inside a field"
+                )
+            fields = dict(zip(names, row, strict=False))
+            yield (
+                reader.line_num,
+                {ours: fields.get(theirs, "") for ours, theirs in columns.items()},
+            )
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {reader.line_num}: {error}") from error
+    if not names:
+        raise ManifestError(f"{path} is empty; its first line must name the columns path and text")
+
+
+def _columns(found: Sequence[str], where: str) -> dict[str, str]:
+    """Our column names -> theirs, for those that are there."""
+    theirs = {name.strip().lower(): name for name in reversed(found)}
+    columns = {}
+    for ours, accepted in _NAMES.items():
+        match = next((theirs[name] for name in accepted if name in theirs), None)
+        if match is not None:
+            columns[ours] = match
+    missing = [name for name in _REQUIRED if name not in columns]
+    if missing:
+        needed = " and ".join(f"{name} (or {', '.join(_NAMES[name][1:])})" for name in missing)
+        raise ManifestError(
+            f"{where} has the columns {', '.join(map(repr, found))}; it needs {needed}. "
+            "Name the columns in its first line"
+        )
+    return columns
+
+
+def _utterance(fields: Mapping[str, str], line: int, manifest: Path) -> Utterance:
+    values = {name: _clean(value) for name, value in fields.items() if name != "path"}
+    written = fields["path"].strip()
+    where = f"{manifest}, line {line}"
+    if not written:
+        raise ManifestError(f"{where} names no recording; fill the path or remove the line")
+    split = values.get("split", "")
+    if not re.fullmatch(r"[\w.-]*", split):
+        raise ManifestError(f"{where}: split {split!r}; use letters, digits, '_', '-' and '.'")
+    utterance = Utterance(
+        utterance_id=values.get("utterance_id") or _clean(_without_suffix(written)),
+        path=manifest.parent / written,
+        text=values["text"],
+        split=split,
+        speaker=values.get("speaker", ""),
+        duration_s=_seconds(values.get("duration_s", ""), where),
+        line=line,
+    )
+    try:
+        "".join((*values.values(), written)).encode()
+    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
+        raise ManifestError(f"{where} is not valid Unicode: {error}") from error
+    return utterance
+
+
+def _clean(value: str) -> str:
+    """One space for any run of white space: no field can hold a tab or a line break."""
+    return " ".join(value.split())
+
+
+def _without_suffix(written: str) -> str:
+    return PurePosixPath(os.path.splitext(written)[0]).as_posix()
+
+
+def _seconds(written: str, where: str) -> float | None:
+    if not written:
+        return None
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ManifestError(f"{where}: duration {written!r}; give seconds or leave it empty")
+    return seconds
+
+
+def _with_splits(utterances: list[Utterance], dev_fraction: float) -> list[Utterance]:
+    """Fill the splits that are missing; whole speakers go to one side."""
+    unsplit = [utterance for utterance in utterances if not utterance.split]
+    if not unsplit:
+        return utterances
+    one_speaker = len({utterance.speaker for utterance in unsplit}) == 1
+
+    def draw(utterance: Utterance) -> float:
+        """Uniform in [0, 1), the same for all utterances of a speaker."""
+        key = utterance.utterance_id if one_speaker else utterance.speaker or utterance.utterance_id
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+
+    draws = {draw(utterance) for utterance in unsplit}
+    dev = {value for value in draws if value < dev_fraction}
+    if len(unsplit) == len(utterances) and len(draws) > 1:
+        dev |= {min(draws)}
+        dev -= {max(draws)} if dev == draws else set()
+    return [
+        utterance
+        if utterance.split
+        else replace(utterance, split="dev" if draw(utterance) in dev else "train")
+        for utterance in utterances
+    ]

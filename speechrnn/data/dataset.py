@@ -1,0 +1,169 @@
+"""Prepared shards -> batches of features and labels, through tf.data."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from speechrnn.data.augment import Augmenter, change_speed
+from speechrnn.data.index import Index, Row
+from speechrnn.data.plan import epoch_plan
+from speechrnn.data.prepare import prepare
+from speechrnn.errors import DataError
+from speechrnn.features import graph
+from speechrnn.recipe import Recipe
+from speechrnn.specs import RecogniserSpec
+from speechrnn.text import Alphabet, frames_needed
+
+Batch = dict[str, tf.Tensor]
+
+TRAIN, DEV = "train", "dev"
+
+
+def recogniser_spec(recipe: Recipe, index: Index) -> RecogniserSpec:
+    """What a model for this recipe and these prepared utterances is."""
+    return RecogniserSpec(recipe.features, index.alphabet, recipe.model, index.statistics)
+
+
+def batches(recipe: Recipe, split: str) -> tf.data.Dataset:
+    """One pass over a split, prepared first where it is not: training's first epoch, with its
+    augmentation, or any other split as it is. See ``Batches`` for what a batch holds."""
+    index = prepare(recipe)
+    source = Batches(recipe, recogniser_spec(recipe, index), index, split)
+    return source.epochs(0, 1) if split == TRAIN else source.plain()
+
+
+class Batches:
+    """The batches of one split.
+
+    A batch is a dict: ``features`` (batch, frames, dimension) float32, normalised, zero past
+    each end; ``frames`` (batch,) int32, the valid ones; ``labels`` (batch, labels) int32,
+    padded with 0; ``utterances`` (batch,) int32, positions in ``rows``; ``samples`` (batch,)
+    int32 of audio, after any change of speed; ``epoch`` int32.
+    """
+
+    def __init__(self, recipe: Recipe, spec: RecogniserSpec, index: Index, split: str):
+        self.recipe = recipe
+        self.spec = spec
+        self.index = index
+        self.rows: list[Row] = index.split(split)
+        alphabet = Alphabet(spec.alphabet)
+        self._labels = [np.array(alphabet.encode(row.text), np.int32) for row in self.rows]
+        self._need = np.array([frames_needed(labels) for labels in self._labels], np.int32)
+        self._keys = np.array([zlib.crc32(r.utterance_id.encode()) >> 1 for r in self.rows])
+        self._samples = np.array([row.samples for row in self.rows])
+        infeasible = [
+            row.utterance_id
+            for row, need in zip(self.rows, self._need, strict=True)
+            if need > spec.output_frames(row.samples)
+        ]
+        if infeasible:
+            raise DataError(
+                f"{len(infeasible)} utterances have more labels than frames for this model, the "
+                f"first {infeasible[0]}; prepare again with this recipe"
+            )
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, as positions in ``rows``."""
+        return epoch_plan(
+            self._samples,
+            int(self.recipe.data.batch_seconds * self.index.sample_rate),
+            self.recipe.seed,
+            epoch,
+            sort=epoch == 0 and self.recipe.training.sorted_first_epoch,
+        )
+
+    def epochs(self, first: int, end: int, skip: int = 0) -> tf.data.Dataset:
+        """Augmented batches of the epochs from ``first`` to before ``end``, one after another,
+        without the first ``skip`` batches, which are not read."""
+        augmenter = Augmenter(self.recipe.augment, self.spec.features, self.recipe.seed)
+
+        def steps() -> Iterator[tuple[int, np.ndarray]]:
+            for epoch in range(first, end):
+                for rows in self.plan(epoch)[skip if epoch == first else 0 :]:
+                    yield epoch, rows
+
+        return self._dataset(steps, augmenter)
+
+    def plain(self) -> tf.data.Dataset:
+        """Each utterance once, longest batches first, without augmentation."""
+        plan = epoch_plan(
+            self._samples,
+            int(self.recipe.data.batch_seconds * self.index.sample_rate),
+            seed=0,
+            epoch=0,
+            sort=True,
+        )
+        return self._dataset(lambda: ((0, rows) for rows in reversed(plan)), None)
+
+    def _dataset(self, steps: object, augmenter: Augmenter | None) -> tf.data.Dataset:
+        signature = (tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.int32))
+        dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
+        dataset = dataset.map(self._read, num_parallel_calls=2)
+        dataset = dataset.map(
+            lambda batch: self._features(batch, augmenter), num_parallel_calls=2
+        )
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = 2
+        return dataset.with_options(options).prefetch(4)
+
+    def _read(self, epoch: tf.Tensor, utterances: tf.Tensor) -> Batch:
+        payloads, samples, labels, need, keys = tf.numpy_function(
+            self._fetch, [utterances], [tf.string, tf.int32, tf.int32, tf.int32, tf.int32]
+        )
+        for tensor in (payloads, samples, need, keys):
+            tensor.set_shape([None])
+        labels.set_shape([None, None])
+        audio = tf.io.parse_example(payloads, {"audio": tf.io.FixedLenFeature([], tf.string)})
+        pcm = tf.io.decode_raw(audio["audio"], tf.int16, fixed_length=2 * tf.reduce_max(samples))
+        return {
+            "waveforms": tf.cast(pcm, tf.float32) / 32768,
+            "samples": samples,
+            "labels": labels,
+            "need": need,
+            "keys": keys,
+            "utterances": utterances,
+            "epoch": epoch,
+        }
+
+    def _fetch(self, utterances: np.ndarray) -> tuple[np.ndarray, ...]:
+        payloads = [self.index.read_payload(self.rows[i]) for i in utterances]
+        labels = np.zeros((len(utterances), max(len(self._labels[i]) for i in utterances)), np.int32)
+        for row, i in zip(labels, utterances, strict=True):
+            row[: len(self._labels[i])] = self._labels[i]
+        samples, keys = self._samples[utterances], self._keys[utterances]
+        return (
+            np.array(payloads, object),
+            samples.astype(np.int32),
+            labels,
+            self._need[utterances],
+            keys.astype(np.int32),
+        )
+
+    def _features(self, batch: Batch, augmenter: Augmenter | None) -> Batch:
+        spec = self.spec
+        waveforms, samples = batch["waveforms"], batch["samples"]
+        if augmenter is not None:
+            draws = augmenter.draw(batch["epoch"], batch["keys"])
+            if augmenter.changes_speed:
+                rates = self._feasible(augmenter.rates(draws), samples, batch["need"])
+                waveforms, samples = change_speed(waveforms, samples, rates)
+            if augmenter.changes_gain:
+                waveforms = waveforms * augmenter.gains(draws)[:, None]
+        frames = graph.frame_counts(samples, spec.features)
+        features = graph.features(waveforms, spec.features)
+        features = graph.normalise(features, frames, spec.statistics)
+        if augmenter is not None:
+            features = augmenter.mask(features, frames, draws)
+        kept = {key: batch[key] for key in ("labels", "utterances", "epoch")}
+        return {"features": features, "frames": frames, "samples": samples, **kept}
+
+    def _feasible(self, rates: tf.Tensor, samples: tf.Tensor, need: tf.Tensor) -> tf.Tensor:
+        """The rates, 1 where a faster utterance would have too few frames for its labels."""
+        played = tf.cast(tf.floor(tf.cast(samples, tf.float32) / rates), tf.int32)
+        frames = graph.frame_counts(played, self.spec.features)
+        stride = self.spec.model.time_stride
+        return tf.where((frames + stride - 1) // stride >= need, rates, 1.0)

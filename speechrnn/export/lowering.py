@@ -1,0 +1,218 @@
+"""The network as a graph that TFLite runs in linear time with builtin operations only.
+
+Keras's own graph will not do: its loop converts to operations that device runtimes lack, or to
+one that copies all outputs at every frame, which is quadratic in the length. Here the products
+with the inputs stand before the loop, as one product over all frames, and the loop is two
+nested ones: the inner fills a block of frames, the outer appends finished blocks.
+
+Weights are taken out of the Keras layers as arrays and become constants of the graph, so that
+no variable can be left behind in the conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from speechrnn import layers
+from speechrnn.errors import ModelError
+from speechrnn.features import graph
+from speechrnn.model import Convolutions, Recogniser, Stack
+from speechrnn.specs import RecogniserSpec
+
+BLOCK_FRAMES = 32  # of the inner loop; more cost short clips their padding
+State = list[tf.Tensor]
+Stage = Callable[[tf.Tensor], tf.Tensor]
+
+
+class LoweredRecogniser(tf.Module):
+    """waveform (samples,) float32 in [-1, 1] -> log_probs (frames, alphabet size) float32.
+
+    Takes any length from one window up and equals the Keras model's log-softmax on the same
+    waveform to 1e-4. Later changes of the model's weights do not reach it.
+
+    Args:
+        unrolled: frames of each iteration of the inner loop, a divisor of BLOCK_FRAMES.
+    """
+
+    def __init__(self, model: Recogniser, spec: RecogniserSpec, unrolled: int = 1):
+        super().__init__()
+        self._spec = spec
+        self._stages = [SUBSAMPLING[type(model.subsampling)](model.subsampling)]
+        for i, layer in enumerate(model.recurrent):
+            self._stages.append(_recurrent(layer, unrolled))
+            if model.norms:
+                self._stages.append(_layer_norm(model.norms[i]))
+        self._stages.append(_affine(*model.logits.get_weights()))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "waveform")])
+    def log_probs(self, waveform: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = graph.features(waveform[tf.newaxis], self._spec.features)
+        x = graph.normalise(features, tf.shape(features)[1:2], self._spec.statistics)
+        for stage in self._stages:
+            x = stage(x)
+        return {"log_probs": tf.nn.log_softmax(x)}
+
+
+def _stack(layer: Stack) -> Stage:
+    """(1, frames, width) -> (ceil(frames / stride), stride * width)."""
+
+    def stage(x: tf.Tensor) -> tf.Tensor:
+        x = tf.pad(x, [[0, 0], [0, -tf.shape(x)[1] % layer.stride], [0, 0]])
+        return tf.reshape(x, [-1, layer.stride * x.shape[2]])
+
+    return stage
+
+
+def _convolutions(layer: Convolutions) -> Stage:
+    """(1, frames, width) -> (ceil(frames / stride), frequencies * channels)."""
+    weights = [(*conv.get_weights(), conv.strides) for conv in layer.convolutions]
+
+    def stage(x: tf.Tensor) -> tf.Tensor:
+        x = tf.reshape(x, [1, -1, x.shape[2], 1])
+        for kernel, bias, strides in weights:
+            x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+            x = tf.nn.relu(tf.nn.conv2d(x, kernel, strides, "VALID") + bias)
+        return tf.reshape(x, [-1, x.shape[2] * x.shape[3]])
+
+    return stage
+
+
+SUBSAMPLING = {Stack: _stack, Convolutions: _convolutions}
+
+
+def _affine(kernel: np.ndarray, bias: np.ndarray) -> Stage:
+    return lambda x: tf.matmul(x, kernel) + bias
+
+
+def _layer_norm(layer: keras.layers.LayerNormalization) -> Stage:
+    gamma, beta = layer.get_weights()
+
+    def stage(x: tf.Tensor) -> tf.Tensor:
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        return centred * tf.math.rsqrt(variance + layer.epsilon) * gamma + beta
+
+    return stage
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A recurrent layer in one direction: what is computed before the loop, and its step.
+
+    Every frame's ``x @ kernel + bias`` is computed at once. ``step`` takes one frame of it,
+    (1, width), and the state, ``states`` tensors (1, units), and gives the new state; its first
+    tensor is the output.
+    """
+
+    kernel: np.ndarray  # (inputs, width)
+    bias: np.ndarray  # (width,)
+    units: int
+    states: int
+    step: Callable[[tf.Tensor, State], State]
+
+
+def _simple_rnn(layer: layers.SimpleRNN) -> Recurrence:
+    kernel, recurrent, bias = layer.get_weights()
+
+    def step(x: tf.Tensor, state: State) -> State:
+        return [tf.tanh(x + tf.matmul(state[0], recurrent))]
+
+    return Recurrence(kernel, bias, layer.units, 1, step)
+
+
+def _lstm(layer: layers.LSTM) -> Recurrence:
+    units = layer.units
+    # From Keras's order i, f, g, o to i, f, o, g: one sigmoid then serves all three gates.
+    kernel, recurrent, bias = (
+        np.concatenate([w[..., : 2 * units], w[..., 3 * units :], w[..., 2 * units : 3 * units]], -1)
+        for w in layer.get_weights()
+    )
+
+    def step(x: tf.Tensor, state: State) -> State:
+        h, c = state
+        z = x + tf.matmul(h, recurrent)
+        i, f, o = tf.split(tf.sigmoid(z[:, : 3 * units]), 3, axis=-1)
+        c = f * c + i * tf.tanh(z[:, 3 * units :])
+        return [o * tf.tanh(c), c]
+
+    return Recurrence(kernel, bias, units, 2, step)
+
+
+def _gru(layer: layers.GRU) -> Recurrence:
+    units = layer.units
+    kernel, recurrent, (bias, recurrent_bias) = layer.get_weights()
+
+    def step(x: tf.Tensor, state: State) -> State:
+        (h,) = state
+        u = tf.matmul(h, recurrent) + recurrent_bias
+        z, r = tf.split(tf.sigmoid(x[:, : 2 * units] + u[:, : 2 * units]), 2, axis=-1)
+        n = tf.tanh(x[:, 2 * units :] + r * u[:, 2 * units :])
+        return [n + z * (h - n)]
+
+    return Recurrence(kernel, bias, units, 1, step)
+
+
+CELLS = {layers.SimpleRNN: _simple_rnn, layers.LSTM: _lstm, layers.GRU: _gru}
+
+
+def _recurrent(layer: keras.layers.Layer, unrolled: int) -> Stage:
+    """(frames, inputs) -> (frames, units), or twice as wide where ``layer`` is bidirectional."""
+    if isinstance(layer, keras.layers.Bidirectional):
+        forward = _recurrent(layer.forward_layer, unrolled)
+        backward = _recurrent(layer.backward_layer, unrolled)
+        return lambda x: tf.concat(
+            [forward(x), tf.reverse(backward(tf.reverse(x, [0])), [0])], axis=-1
+        )
+    if type(layer) not in CELLS:
+        known = ", ".join(cell.__name__ for cell in CELLS)
+        raise ModelError(
+            f"{type(layer).__name__} has no form for TFLite; {known} have. Export a SavedModel."
+        )
+    cell = CELLS[type(layer)](layer)
+    return lambda x: _nested_loop(cell, x, unrolled)
+
+
+def _nested_loop(cell: Recurrence, x: tf.Tensor, unrolled: int) -> tf.Tensor:
+    """(frames, inputs) -> outputs (frames, units), from a state of zeros.
+
+    Zeros fill the last block: a backward layer's input must be reversed before it comes here.
+    """
+    frames, units = tf.shape(x)[0], cell.units
+    iterations = BLOCK_FRAMES // unrolled
+    projected = tf.matmul(x, cell.kernel) + cell.bias
+    projected = tf.pad(projected, [[0, -frames % BLOCK_FRAMES], [0, 0]])
+    blocks = tf.reshape(projected, [-1, iterations, unrolled, projected.shape[1]])
+
+    def run_block(block: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
+            outputs = []
+            for row in tf.split(tf.gather(block, i), unrolled):
+                state = cell.step(row, state)
+                outputs.append(state[0])
+            return i + 1, written.write(i, tf.concat(outputs, axis=0)), state
+
+        return _loop(tf.constant(iterations), body, [unrolled, units], state)
+
+    def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
+        outputs, state = run_block(tf.gather(blocks, i), state)
+        return i + 1, written.write(i, tf.reshape(outputs, [BLOCK_FRAMES, units])), state
+
+    zeros = [tf.zeros([1, units]) for _ in range(cell.states)]
+    outputs, _ = _loop(tf.shape(blocks)[0], body, [BLOCK_FRAMES, units], zeros)
+    return tf.reshape(outputs, [-1, units])[:frames]
+
+
+def _loop(
+    iterations: tf.Tensor, body: Callable[..., tuple], shape: list[int], state: State
+) -> tuple[tf.Tensor, State]:
+    """body(i, written, state) for each i -> what was written, (iterations, *shape), and the state."""
+    written = tf.TensorArray(tf.float32, iterations, element_shape=shape)
+    _, written, state = tf.while_loop(
+        lambda i, *_: i < iterations, body, (tf.constant(0), written, state)
+    )
+    return written.stack(), state

@@ -1,0 +1,57 @@
+"""What a path holds: a model, a run or a manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from speechrnn.corpora import manifest
+from speechrnn.runtime import BaseRecognizer, open_model
+from speechrnn.runtime.benchmark import size_of
+
+MANIFEST_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Facts by name, plain data.
+
+    Raises:
+        ManifestError: a manifest that cannot be read.
+        ModelError: no model, or a damaged one.
+    """
+    path = Path(path)
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return _manifest(path)
+    return _model(path, open_model(path))
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    utterances = manifest.read(path)
+    facts: dict[str, Any] = {"kind": "manifest", "path": str(path), "utterances": len(utterances)}
+    for split, count in sorted(Counter(u.split for u in utterances).items()):
+        mine = [u for u in utterances if u.split == split]
+        speakers = {u.speaker for u in mine if u.speaker}
+        durations = [u.duration_s for u in mine if u.duration_s is not None]
+        hours = f", {sum(durations) / 3600:.2f} h" if len(durations) == count else ""
+        facts[f"split {split}"] = f"{count} utterances, {len(speakers)} speakers{hours}"
+    facts["words"] = len({word for u in utterances for word in u.text.split()})
+    return facts
+
+
+def _model(path: Path, recogniser: BaseRecognizer) -> dict[str, Any]:
+    spec = recogniser.spec
+    return {
+        "kind": recogniser.kind,
+        "path": str(path),
+        "size_bytes": size_of(path),
+        "alphabet": "".join(spec.alphabet.symbols),
+        "cell": spec.model.cell,
+        "layers": spec.model.layers,
+        "units": spec.model.units,
+        "bidirectional": spec.model.bidirectional,
+        "features": spec.features.kind,
+        "sample_rate": spec.features.sample_rate,
+        "ms_per_output_frame": 1000 * spec.seconds_per_output_frame,
+        **recogniser.card,
+    }

@@ -1,0 +1,72 @@
+"""Augmentation is a pure function of (seed, epoch, utterance) and stays within its ranges."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from speechrnn.data.augment import Augmenter, change_speed
+from speechrnn.recipe import AugmentSection
+from speechrnn.specs import FeatureSpec
+
+SECTION = AugmentSection(
+    speed=(0.9, 1.2), gain_db=(-6, 3), frequency_masks=2, frequency_mask_width=9, time_masks=3,
+    time_mask_ms=120, time_mask_fraction=0.15,
+)
+KEYS = tf.constant([7, 1234567, 99], tf.int32)
+
+
+def draw(seed=1, epoch=3, keys=KEYS):
+    return Augmenter(SECTION, FeatureSpec(), seed).draw(tf.constant(epoch), keys).numpy()
+
+
+def test_draws_depend_on_seed_epoch_and_utterance_alone():
+    np.testing.assert_array_equal(draw(), draw())
+    np.testing.assert_array_equal(draw(keys=KEYS[::-1])[::-1], draw())  # not on batch-mates
+    for other in (draw(seed=2), draw(epoch=4)):
+        assert not np.isclose(other, draw()).any()
+    assert len(np.unique(draw())) == draw().size
+
+
+def test_draws_stay_in_their_ranges_and_fill_them():
+    augmenter = Augmenter(SECTION, FeatureSpec(), 0)
+    draws = augmenter.draw(tf.constant(0), tf.range(500))
+    rates, gains = augmenter.rates(draws).numpy(), augmenter.gains(draws).numpy()
+    assert 0.9 <= rates.min() < 0.91 < 1.19 < rates.max() <= 1.2
+    decibels = 20 * np.log10(gains)
+    assert -6.01 <= decibels.min() < -5.8 < 2.8 < decibels.max() <= 3.01
+
+
+def test_masks_are_as_many_and_as_wide_as_allowed():
+    augmenter = Augmenter(SECTION, FeatureSpec(), 0)
+    frames = tf.constant([40, 200, 100])
+    masked = augmenter.mask(tf.ones([3, 200, 80]), frames, draw()).numpy()
+    for utterance, length in zip(masked, frames.numpy(), strict=True):
+        bands = np.sum(~utterance.any(axis=0))
+        stretches = np.sum(~utterance[:length].any(axis=1))
+        assert bands <= 2 * 9
+        assert stretches <= 3 * min(12, 0.15 * length)  # 120 ms are 12 frames
+    assert not masked.all()
+
+
+def test_no_masks_leave_the_features_alone():
+    augmenter = Augmenter(AugmentSection(), FeatureSpec(), 0)
+    features = tf.random.stateless_normal([3, 50, 80], [1, 2])
+    draws = augmenter.draw(tf.constant(0), KEYS)
+    masked = augmenter.mask(features, tf.constant([50, 20, 5]), draws)
+    np.testing.assert_array_equal(masked, features)
+
+
+@pytest.mark.parametrize("rate", [0.85, 1.0, 1.1])
+def test_speed_scales_length_and_pitch_and_nothing_else(rate):
+    hertz, samples = 700.0, 8000
+    wave = np.zeros((2, 9000), np.float32)
+    wave[0, :samples] = 0.5 * np.sin(2 * np.pi * hertz * np.arange(samples) / 16000)
+    changed, lengths = change_speed(
+        tf.constant(wave), tf.constant([samples, 9000]), tf.constant([rate, 1.0])
+    )
+    length = int(lengths[0])
+    assert length == int(samples / rate)
+    expected = 0.5 * np.sin(2 * np.pi * hertz * rate * np.arange(length) / 16000)
+    inner = slice(2, length - 2)  # the ends have neighbours of silence
+    np.testing.assert_allclose(changed[0, inner], expected[inner], atol=5e-3)
+    assert not changed[0, length:].numpy().any()
