@@ -83,7 +83,8 @@ def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
     for rejected in rejections[:20]:
         console.print(
             f"rejected {rejected.utterance_id} ({rejected.reason}): {rejected.message}",
-            markup=False, highlight=False,
+            markup=False,
+            highlight=False,
         )
     if rejections:
         raise DataError(
@@ -235,7 +236,9 @@ def info(
 def synth(
     phrases: Phrases,
     out: Annotated[Path, typer.Argument(help="The folder for the corpus.")],
-    language: Annotated[str, typer.Option(help="A language of espeak-ng: en-us, el, hi.")] = "en-us",
+    language: Annotated[
+        str, typer.Option(help="A language of espeak-ng: en-us, el, hi.")
+    ] = "en-us",
     per_phrase: Annotated[int, typer.Option(min=1, help="Times each phrase is spoken.")] = 10,
     seed: Annotated[int, typer.Option(help="The same seed gives the same manifest.")] = 0,
 ) -> None:
@@ -248,7 +251,11 @@ def synth(
     with Progress(console=console) as bar:
         task = bar.add_task("speaking", total=None)
         manifest = synthesise(
-            phrase_lists.read(phrases), out, language=language, per_phrase=per_phrase, seed=seed,
+            phrase_lists.read(phrases),
+            out,
+            language=language,
+            per_phrase=per_phrase,
+            seed=seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(manifest)

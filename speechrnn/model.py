@@ -42,7 +42,8 @@ class Recogniser(keras.Model):
         self.subsampling = SUBSAMPLING[model.subsampling](model)
         self.recurrent = [_recurrent(model, product_dtype) for _ in range(model.layers)]
         self.norms = [
-            keras.layers.LayerNormalization() for _ in range(model.layers if model.layer_norm else 0)
+            keras.layers.LayerNormalization()
+            for _ in range(model.layers if model.layer_norm else 0)
         ]
         # The dropouts' own random state is part of the model's variables, so that a checkpoint
         # of them continues the same sequence of masks.
@@ -112,9 +113,11 @@ class Convolutions(keras.layers.Layer):
         return tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], x.shape[2] * x.shape[3]])
 
 
-SUBSAMPLING = {"stack": Stack, "conv": Convolutions}
+SUBSAMPLING: dict[str, type[keras.layers.Layer]] = {"stack": Stack, "conv": Convolutions}
 
 
 def _zero_after(x: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
     valid = tf.sequence_mask(frames, tf.shape(x)[1], x.dtype)
-    return x * tf.reshape(valid, tf.concat([tf.shape(valid), tf.ones(x.shape.rank - 2, tf.int32)], 0))
+    return x * tf.reshape(
+        valid, tf.concat([tf.shape(valid), tf.ones(x.shape.rank - 2, tf.int32)], 0)
+    )

@@ -57,7 +57,10 @@ class FeatureSpec:
             f"sample_rate {self.sample_rate}",
         )
         _require(self.mels > 0, f"mels is {self.mels}; at least 1")
-        _require(0 < self.mfccs <= self.mels or self.kind != "mfcc", f"mfccs is {self.mfccs}; 1 to mels {self.mels}")
+        _require(
+            0 < self.mfccs <= self.mels or self.kind != "mfcc",
+            f"mfccs is {self.mfccs}; 1 to mels {self.mels}",
+        )
         _require(self.floor > 0, f"floor is {self.floor}; it must be positive")
 
     @property
@@ -108,7 +111,9 @@ class AlphabetSpec:
 
     def __post_init__(self) -> None:
         _require(len(self.symbols) > 0, "an alphabet needs at least one symbol")
-        _require(len(set(self.symbols)) == len(self.symbols), "a symbol stands twice in the alphabet")
+        _require(
+            len(set(self.symbols)) == len(self.symbols), "a symbol stands twice in the alphabet"
+        )
 
     @property
     def size(self) -> int:

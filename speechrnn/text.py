@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from speechrnn.errors import TranscriptError
 from speechrnn.specs import AlphabetSpec, TextRules
@@ -97,6 +98,7 @@ class Alphabet:
         return " ".join("".join(symbols[label - 1] for label in labels).split())
 
 
-def frames_needed(labels: Sequence[int]) -> int:
+def frames_needed(labels: Iterable[int]) -> int:
     """Fewest frames in which CTC can write ``labels``: one each, and a blank in every repeat."""
-    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+    labels = list(labels)
+    return len(labels) + sum(a == b for a, b in pairwise(labels))

@@ -9,8 +9,13 @@ from speechrnn.recipe import AugmentSection
 from speechrnn.specs import FeatureSpec
 
 SECTION = AugmentSection(
-    speed=(0.9, 1.2), gain_db=(-6, 3), frequency_masks=2, frequency_mask_width=9, time_masks=3,
-    time_mask_ms=120, time_mask_fraction=0.15,
+    speed=(0.9, 1.2),
+    gain_db=(-6, 3),
+    frequency_masks=2,
+    frequency_mask_width=9,
+    time_masks=3,
+    time_mask_ms=120,
+    time_mask_fraction=0.15,
 )
 KEYS = tf.constant([7, 1234567, 99], tf.int32)
 

@@ -58,7 +58,9 @@ def test_outputs_states_and_gradients_equal_keras(cell, bidirectional, lengths, 
 @pytest.mark.parametrize("cell", CELLS)
 def test_other_activations_are_left_to_keras(cell):
     x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
-    ours, theirs = (kind(5, activation="relu", return_sequences=True) for kind in (cell, CELLS[cell]))
+    ours, theirs = (
+        kind(5, activation="relu", return_sequences=True) for kind in (cell, CELLS[cell])
+    )
     theirs(x), ours(x)
     ours.set_weights(theirs.get_weights())
     np.testing.assert_allclose(ours(x), theirs(x), atol=1e-6)
@@ -67,7 +69,9 @@ def test_other_activations_are_left_to_keras(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_bfloat16_products_stay_near_float32(cell):
     x = np.random.default_rng(0).normal(size=(2, 20, 16)).astype(np.float32)
-    exact, rough = (cell(32, product_dtype=d, return_sequences=True) for d in ("float32", "bfloat16"))
+    exact, rough = (
+        cell(32, product_dtype=d, return_sequences=True) for d in ("float32", "bfloat16")
+    )
     exact(x), rough(x)
     rough.set_weights(exact.get_weights())
     difference = np.abs(exact(x).numpy() - rough(x).numpy()).max()

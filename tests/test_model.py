@@ -70,8 +70,10 @@ def test_padding_and_batch_mates_do_not_change_logits(variant, lengths, extra, s
 def test_logit_frames_are_the_ceiling_of_frames_by_stride(stride, frames):
     network = built(time_stride=stride)
     logits = network(tf.zeros([1, frames, 20]), tf.constant([frames]))
-    assert logits.shape[1] == -(-frames // stride) == spec(time_stride=stride).model.output_frames(
-        frames
+    assert (
+        logits.shape[1]
+        == -(-frames // stride)
+        == spec(time_stride=stride).model.output_frames(frames)
     )
 
 
@@ -79,7 +81,9 @@ def test_the_seed_fixes_the_initial_weights():
     first, again, other = (model.build(spec(), seed) for seed in (1, 1, 2))
     for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert any((a != b).any() for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
+    assert any(
+        (a != b).any() for a, b in zip(first.get_weights(), other.get_weights(), strict=True)
+    )
 
 
 def brute_force_loss(log_probs, labels):

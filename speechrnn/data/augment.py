@@ -90,7 +90,9 @@ def change_speed(
     """
     lengths = tf.cast(tf.floor(tf.cast(samples, tf.float32) / rates), tf.int32)
     # In float32 a position 20 s into the audio would be off by a 64th of a sample.
-    position = tf.range(tf.reduce_max(lengths), dtype=tf.float64) * tf.cast(rates, tf.float64)[:, None]
+    position = (
+        tf.range(tf.reduce_max(lengths), dtype=tf.float64) * tf.cast(rates, tf.float64)[:, None]
+    )
     before = tf.floor(position)
     t = tf.cast(position - before, tf.float32)
     last = tf.shape(waveforms)[1] - 1

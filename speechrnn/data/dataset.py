@@ -103,9 +103,7 @@ class Batches:
         signature = (tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.int32))
         dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
         dataset = dataset.map(self._read, num_parallel_calls=2)
-        dataset = dataset.map(
-            lambda batch: self._features(batch, augmenter), num_parallel_calls=2
-        )
+        dataset = dataset.map(lambda batch: self._features(batch, augmenter), num_parallel_calls=2)
         options = tf.data.Options()
         options.threading.private_threadpool_size = 2
         return dataset.with_options(options).prefetch(4)
@@ -131,7 +129,9 @@ class Batches:
 
     def _fetch(self, utterances: np.ndarray) -> tuple[np.ndarray, ...]:
         payloads = [self.index.read_payload(self.rows[i]) for i in utterances]
-        labels = np.zeros((len(utterances), max(len(self._labels[i]) for i in utterances)), np.int32)
+        labels = np.zeros(
+            (len(utterances), max(len(self._labels[i]) for i in utterances)), np.int32
+        )
         for row, i in zip(labels, utterances, strict=True):
             row[: len(self._labels[i])] = self._labels[i]
         samples, keys = self._samples[utterances], self._keys[utterances]

@@ -22,13 +22,13 @@ def epoch_plan(
         samples: (utterances,) int, the length of each.
         batch_samples: samples in a batch, padding included.
         seed, epoch: the same two give the same plan, on any machine.
-        sort: keep the batches in order of length, shortest first (a gentle first epoch).
+        sort: no jitter, and the batches in order of length: short ones first, a gentle start.
     """
     rng = np.random.default_rng([seed, epoch])
-    jittered = samples * rng.uniform(1 - JITTER, 1 + JITTER, len(samples))
+    jitter = 0 if sort else rng.uniform(-JITTER, JITTER, len(samples))
     batches: list[list[int]] = []
     longest = 0
-    for utterance in np.argsort(jittered, kind="stable"):
+    for utterance in np.argsort(samples * (1 + jitter), kind="stable"):
         longest = max(longest, int(samples[utterance]))
         if not batches or longest * (len(batches[-1]) + 1) > batch_samples:
             batches.append([])

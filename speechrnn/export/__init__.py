@@ -1,0 +1,1 @@
+"""From a trained model to what others run: a SavedModel, or one ``.tflite`` for a device."""

@@ -13,8 +13,11 @@ MINIMUM_STD = 1e-3  # of an utterance's dimension that hardly moves
 def features(waveforms: tf.Tensor, spec: FeatureSpec) -> tf.Tensor:
     """(batch, samples) float32 in [-1, 1] -> (batch, frames, dimension) float32.
 
-    Equal to ``reference.features`` row by row, to 1e-4; builtin TFLite operations only.
+    Equal to ``reference.features`` row by row, to 1e-4; builtin TFLite operations only. Less
+    than one window is padded to one, which ``frame_counts`` does not count.
     """
+    missing = tf.maximum(0, spec.window_samples - tf.shape(waveforms)[1])
+    waveforms = tf.pad(waveforms, [[0, 0], [0, missing]])
     frames = tf.signal.frame(waveforms, spec.window_samples, spec.hop_samples)
     spectrum = tf.signal.rfft(frames * hann(spec.window_samples), [spec.fft_length])
     power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
@@ -32,9 +35,7 @@ def frame_counts(samples: tf.Tensor, spec: FeatureSpec) -> tf.Tensor:
     return tf.maximum(0, 1 + (samples - spec.window_samples) // spec.hop_samples)
 
 
-def normalise(
-    features: tf.Tensor, frames: tf.Tensor, statistics: Statistics | None
-) -> tf.Tensor:
+def normalise(features: tf.Tensor, frames: tf.Tensor, statistics: Statistics | None) -> tf.Tensor:
     """(batch, frames, dimension) and valid frames (batch,) -> zero mean, unit variance.
 
     By the training set's ``statistics``, or by each utterance's own valid frames where there

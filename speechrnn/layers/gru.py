@@ -35,7 +35,8 @@ class GRU(scan.FastRecurrence, keras.layers.GRU):
         bias, recurrent_bias = tf.unstack(tf.convert_to_tensor(self.cell.bias))
         total = scan.project(x, tf.convert_to_tensor(self.cell.kernel), bias, self.product_dtype)
         recurrent = tf.convert_to_tensor(self.cell.recurrent_kernel)
-        return [_recurrence(total, recurrent, recurrent_bias, *initial_state, self.product_dtype)]
+        (h0,) = initial_state
+        return [_recurrence(total, recurrent, recurrent_bias, h0, self.product_dtype)]
 
 
 def _recurrence(

@@ -36,7 +36,8 @@ class LSTM(scan.FastRecurrence, keras.layers.LSTM):
         weights = [self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias]
         kernel, recurrent, bias = (_gates_together(tf.convert_to_tensor(w)) for w in weights)
         z = scan.project(x, kernel, bias, self.product_dtype)
-        return _recurrence(z, recurrent, *initial_state, dtype=self.product_dtype)
+        h0, c0 = initial_state
+        return _recurrence(z, recurrent, h0, c0, self.product_dtype)
 
 
 def _gates_together(weight: tf.Tensor) -> tf.Tensor:
@@ -97,9 +98,7 @@ def _recurrence(
 
             inputs = [dh_out, dc_out, dc_by_dh, do_by_dh, by_dc, f]
             zeros = tf.zeros_like(h0)
-            (dz,), (dh0, dc0) = scan.loop(
-                back, inputs, [zeros, zeros], [4 * units], reverse=True
-            )
+            (dz,), (dh0, dc0) = scan.loop(back, inputs, [zeros, zeros], [4 * units], reverse=True)
             return dz, scan.outer_product(scan.shifted(h0, h), dz, dtype), dh0, dc0
 
         return (h, c), gradient

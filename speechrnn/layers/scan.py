@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import keras
 import tensorflow as tf
 
 Tensors = Sequence[tf.Tensor]
@@ -27,9 +28,7 @@ def loop(
     """
     frames = tf.shape(inputs[0])[0]
     read = [tf.TensorArray(x.dtype, frames).unstack(x) for x in inputs]
-    write = [
-        tf.TensorArray(tf.float32, frames, element_shape=[None, width]) for width in widths
-    ]
+    write = [tf.TensorArray(tf.float32, frames, element_shape=[None, width]) for width in widths]
 
     def body(t: tf.Tensor, state: Tensors, write: Sequence[tf.TensorArray]) -> tuple:
         at = frames - 1 - t if reverse else t
@@ -140,7 +139,7 @@ def outer_product(a: tf.Tensor, b: tf.Tensor, dtype: str) -> tf.Tensor:
     )
 
 
-class FastRecurrence:
+class FastRecurrence(keras.layers.RNN):
     """Mixed into a Keras recurrent layer: replaces its loop where the fast one covers the call.
 
     A subclass gives ``recurrence(x, initial_state)`` over step order, returning the state
@@ -150,7 +149,10 @@ class FastRecurrence:
     product_dtype: str
 
     def inner_loop(
-        self, sequences: tf.Tensor, initial_state: Tensors, mask: tf.Tensor | None,
+        self,
+        sequences: tf.Tensor,
+        initial_state: Tensors,
+        mask: tf.Tensor | None,
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         if not self._covers(mask):

@@ -33,7 +33,8 @@ class SimpleRNN(scan.FastRecurrence, keras.layers.SimpleRNN):
         weights = [self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias]
         kernel, recurrent, bias = (tf.convert_to_tensor(w) for w in weights)
         total = scan.project(x, kernel, bias, self.product_dtype)
-        return [_recurrence(total, recurrent, *initial_state, self.product_dtype)]
+        (h0,) = initial_state
+        return [_recurrence(total, recurrent, h0, self.product_dtype)]
 
 
 def _recurrence(x: tf.Tensor, recurrent: tf.Tensor, h0: tf.Tensor, dtype: str) -> tf.Tensor:

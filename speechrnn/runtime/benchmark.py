@@ -98,4 +98,6 @@ def size_of(model: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure_here(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).to_dict()))
+    print(
+        json.dumps(_measure_here(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).to_dict())
+    )

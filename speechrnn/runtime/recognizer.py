@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -17,8 +17,6 @@ from speechrnn.errors import AudioError, ModelError
 from speechrnn.runtime import container
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import Alphabet
-
-PEAK_LIMIT = 100.0  # |samples| above this are 16-bit integers that became floats unscaled
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,11 @@ class Transcript:
 class BaseRecognizer(ABC):
     """What every form of a trained model offers; a form supplies ``_posteriors``.
 
-    ``spec`` and ``card`` describe the model, ``alphabet`` reads its labels.
+    ``kind`` names the form; ``spec`` and ``card`` describe the model, ``alphabet`` reads its
+    labels.
     """
+
+    kind: ClassVar[str]
 
     def __init__(self, spec: RecogniserSpec, card: dict[str, Any]):
         self.spec = spec
@@ -116,6 +117,8 @@ class Recognizer(BaseRecognizer):
         ModelError: the file is missing, foreign or damaged.
     """
 
+    kind = "tflite"
+
     def __init__(self, path: str | Path):
         loaded = container.read(path)
         super().__init__(loaded.spec, loaded.card)
@@ -135,33 +138,33 @@ class Recognizer(BaseRecognizer):
 
 
 def checked_waveform(waveform: np.ndarray) -> np.ndarray:
-    """(samples,) float32, float64 or int16 -> float32 in about [-1, 1].
+    """(samples,) float32, float64 or int16 -> float32 in about [-1, 1]. Empty and silent will do.
 
     Raises:
-        AudioError: another shape or dtype, non-finite or unscaled samples.
+        AudioError: with ``reason`` channels, dtype, non_finite or too_loud.
     """
     waveform = np.asarray(waveform)
-    if waveform.ndim != 1 or waveform.dtype not in (np.float32, np.float64, np.int16):
+    if waveform.ndim != 1:
         raise AudioError(
-            f"a waveform is an array of shape (samples,) and dtype float32, float64 or int16; "
-            f"this one is {waveform.shape} {waveform.dtype}. Mix channels down first.",
-            reason="bad_waveform",
+            f"the waveform has shape {waveform.shape}; give one channel: (samples,)", "channels"
         )
     if waveform.dtype == np.int16:
-        return waveform.astype(np.float32) / 32768
-    waveform = waveform.astype(np.float32, copy=False)
+        return audio.from_pcm16(waveform)
+    if waveform.dtype not in (np.float32, np.float64):
+        raise AudioError(
+            f"the waveform is of {waveform.dtype}; convert it to float32, float64 or int16", "dtype"
+        )
     if not np.isfinite(waveform).all():
         at = int(np.flatnonzero(~np.isfinite(waveform))[0])
         raise AudioError(
-            f"sample {at} of the waveform is {waveform[at]}; all must be finite. Decode the "
-            "recording again.",
-            reason="not_finite",
+            f"sample {at} of the waveform is {waveform[at]}; all must be finite. Record it again.",
+            "non_finite",
         )
     peak = float(np.abs(waveform).max(initial=0))
-    if peak > PEAK_LIMIT:
+    if peak > audio.LOUDEST:
         raise AudioError(
-            f"the waveform reaches {peak:.0f}; floats must lie in [-1, 1]. Divide by 32768 if "
-            "they were 16-bit integers.",
-            reason="unscaled",
+            f"the waveform peaks at {peak:.4g} where full scale is 1; scale its samples to -1 to 1, "
+            "16-bit integers by 1 / 32768",
+            "too_loud",
         )
-    return waveform
+    return waveform.astype(np.float32, copy=False)

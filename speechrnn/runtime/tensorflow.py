@@ -34,8 +34,6 @@ def posteriors(
     log_probs (batch, frames, alphabet size) float32; what stands behind a row's valid frames
     means nothing. A row shorter than one window has no valid frame.
     """
-    missing = tf.maximum(0, spec.features.window_samples - tf.shape(waveforms)[1])
-    waveforms = tf.pad(waveforms, [[0, 0], [0, missing]])  # a graph of no frames cannot run
     frames = graph.frame_counts(lengths, spec.features)
     features = graph.normalise(graph.features(waveforms, spec.features), frames, spec.statistics)
     logits = model(features, frames, training=False)
@@ -44,6 +42,8 @@ def posteriors(
 
 class KerasRecognizer(BaseRecognizer):
     """A Keras model in memory. One trace of the graph serves every length."""
+
+    kind = "keras"
 
     def __init__(self, model: keras.Model, spec: RecogniserSpec, card: dict[str, Any]):
         super().__init__(spec, card)
@@ -61,6 +61,8 @@ class KerasRecognizer(BaseRecognizer):
 class RunRecognizer(KerasRecognizer):
     """The best model of a run directory. Raises ModelError if there is none, or a damaged one."""
 
+    kind = "run"
+
     def __init__(self, folder: str | Path):
         from speechrnn.training import run  # brings the training loop along
 
@@ -74,6 +76,8 @@ class SavedModelRecognizer(BaseRecognizer):
     Raises:
         ModelError: not exported by speechrnn, incomplete or damaged.
     """
+
+    kind = "savedmodel"
 
     def __init__(self, folder: str | Path):
         folder = Path(folder)

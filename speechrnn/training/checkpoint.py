@@ -83,7 +83,7 @@ def _load(path: Path) -> tuple[dict[str, list[np.ndarray]], dict[str, Any]]:
     return groups, json.loads(contents[STATE])
 
 
-def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+def pack_arrays(arrays: dict[str, Any]) -> bytes:
     """Arrays as an .npz in memory."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

@@ -60,18 +60,27 @@ class Display:
         self.console.print(message, markup=False, highlight=False)
 
     def step(
-        self, step: int, progress: float, epoch: int, loss: float, learning_rate: float,
-        norms: dict[str, float], rate: float,
+        self,
+        step: int,
+        progress: float,
+        loss: float,
+        learning_rate: float,
+        norms: dict[str, float],
+        rate: float,
     ) -> None:
         """``progress`` in epochs; ``norms``: the gradient's norm overall and by layer."""
-        self._progress.update(self._task, completed=progress, epoch=epoch + 1, loss=loss, rate=rate)
+        self._progress.update(
+            self._task, completed=progress, epoch=int(progress) + 1, loss=loss, rate=rate
+        )
         with self._writer.as_default(step=step):
             tf.summary.scalar("train/loss", loss)
             tf.summary.scalar("train/learning_rate", learning_rate)
             for name, norm in norms.items():
                 tf.summary.scalar(f"gradient_norm/{name}", norm)
 
-    def validation(self, v: Validation, rates: ErrorRates, pairs: Sequence[tuple[str, str]]) -> None:
+    def validation(
+        self, v: Validation, rates: ErrorRates, pairs: Sequence[tuple[str, str]]
+    ) -> None:
         with self._writer.as_default(step=v.step):
             for name in ("dev_loss", "wer", "cer"):
                 tf.summary.scalar(f"dev/{name}", getattr(v, name))

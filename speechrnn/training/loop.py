@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import speechrnn
 from speechrnn import model as network
-from speechrnn.data.dataset import DEV, TRAIN, Batches, recogniser_spec
+from speechrnn.data.dataset import DEV, TRAIN, Batch, Batches, recogniser_spec
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import RecipeError, TrainingDiverged
 from speechrnn.evaluation.error_rates import ErrorRates
@@ -35,8 +35,7 @@ class Position:
     batch: int = 0  # within the epoch
     step: int = 0
     seconds: float = 0.0  # of training so far, stops left out
-    best_wer: float | None = None
-    best_dev_loss: float | None = None
+    best: list[float] | None = None  # dev WER and dev loss of the model kept
     validations_without_gain: int = 0
     losses: list[float] = field(default_factory=list)  # of steps since the last validation
 
@@ -56,153 +55,161 @@ def train(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
     train_set = Batches(recipe, spec, index, TRAIN)
     dev_set = Batches(recipe, spec, index, DEV)
     model = network.build(spec, recipe.seed, recipe.training.precision)
-    learner = Learner(model, spec, recipe)
-    identity = recipe.fingerprint("seed", "features", "text", "model") + index.corpus_sha256
-    position = _resume(recipe, learner, identity)
-    recipe.output.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace_file(recipe.output / "recipe.yaml", recipe.to_yaml().encode())
-    with Display(recipe.output, recipe.training.epochs, recipe.training.show_pairs, quiet) as display:
+    section = recipe.training
+    with Display(recipe.output, section.epochs, section.show_pairs, quiet) as display:
+        trainer = Trainer(recipe, Learner(model, spec, recipe), train_set, dev_set, display)
+        trainer.resume()
+        checkpoint.replace_file(recipe.output / "recipe.yaml", recipe.to_yaml().encode())
         display.say(
-            f"{recipe.name}: {model.count_params():,} parameters; "
-            f"{index.seconds(TRAIN) / 3600:.2f} h to train on, {index.seconds(DEV) / 3600:.2f} h dev"
-            + (f"; going on from step {position.step}" if position.step else "")
+            f"{recipe.name}: {model.count_params():,} parameters; {index.seconds(TRAIN) / 3600:.2f}"
+            f" h to train on, {index.seconds(DEV) / 3600:.2f} h to validate on"
         )
-        _epochs(recipe, learner, position, train_set, dev_set, display, identity)
+        trainer.run()
     return run.load(recipe.output).card
 
 
-def _resume(recipe: Recipe, learner: Learner, identity: str) -> Position:
-    found = checkpoint.load_newest(recipe.output / "checkpoints")
-    if found is None:
-        return Position()
-    arrays, state = found
-    if state.pop("identity") != identity:
-        raise RecipeError(
-            f"{recipe.output} holds a run with another seed, model, features, text rules or "
-            "data; name another output, or delete that folder"
+class Trainer:
+    """One run: what is trained, on what, and where it stands."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        learner: Learner,
+        train_set: Batches,
+        dev_set: Batches,
+        display: Display,
+    ):
+        self.recipe, self.section, self.learner = recipe, recipe.training, learner
+        self.train_set, self.dev_set, self.display = train_set, dev_set, display
+        self.position = Position()
+        self.checkpoints = recipe.output / "checkpoints"
+        # What must not change between the stops of one run.
+        sections = recipe.fingerprint("seed", "features", "text", "model")
+        self.identity = sections + train_set.index.corpus_sha256
+
+    def resume(self) -> None:
+        """Take up the newest whole checkpoint, if there is one."""
+        found = checkpoint.load_newest(self.checkpoints)
+        if found is None:
+            return
+        arrays, state = found
+        if state.pop("identity") != self.identity:
+            raise RecipeError(
+                f"{self.recipe.output} holds a run with another seed, model, features, text rules "
+                "or data; name another output, or delete that folder"
+            )
+        self.learner.restore(arrays)
+        self.position = Position(**state)
+        self.display.say(
+            f"going on from epoch {self.position.epoch + 1}, batch {self.position.batch + 1}"
         )
-    learner.restore(arrays)
-    return Position(**state)
 
+    def run(self) -> None:
+        """Epochs until the last one, or until patience runs out."""
+        at = self.position
+        dev_batches = self.dev_set.plain()
+        batches = iter(self.train_set.epochs(at.epoch, self.section.epochs, skip=at.batch))
+        while at.epoch < self.section.epochs and not self._out_of_patience():
+            rate = self._epoch(batches)
+            last = at.epoch + 1 == self.section.epochs
+            if last or (at.epoch + 1) % self.section.validate_every_epochs == 0:
+                self._validate(dev_batches, rate)
+            at.epoch, at.batch = at.epoch + 1, 0
+            if last or self._out_of_patience():
+                self._save()
 
-def _epochs(
-    recipe: Recipe, learner: Learner, position: Position, train_set: Batches, dev_set: Batches,
-    display: Display, identity: str,
-) -> None:
-    section = recipe.training
-    dev_batches = dev_set.plain()
-    batches = iter(train_set.epochs(position.epoch, section.epochs, skip=position.batch))
-    while position.epoch < section.epochs and not _out_of_patience(recipe, position):
-        started, audio = time.perf_counter(), 0.0
-        seconds_before = position.seconds
-        for audio in _steps(recipe, learner, position, train_set, batches, display, identity):
-            position.seconds = seconds_before + time.perf_counter() - started
-        audio_rate = audio / max(1e-9, time.perf_counter() - started)
-        if (position.epoch + 1) % section.validate_every_epochs == 0 or (
-            position.epoch + 1 == section.epochs
-        ):
-            _validate(recipe, learner, position, dev_set, dev_batches, display, audio_rate)
-        position.seconds = seconds_before + time.perf_counter() - started
-        position.epoch, position.batch = position.epoch + 1, 0
-        if position.epoch == section.epochs or _out_of_patience(recipe, position):
-            _save(recipe, learner, position, identity)
+    def _epoch(self, batches: Iterator[Batch]) -> float:
+        """The rest of the current epoch; returns seconds of audio per second."""
+        at = self.position
+        planned = len(self.train_set.plan(at.epoch))
+        started = ticked = saved = time.monotonic()
+        audio = 0.0
+        failures: deque[list[str]] = deque(maxlen=NON_FINITE_IN_A_ROW)
+        while at.batch < planned:
+            batch = next(batches)
+            progress = at.epoch + at.batch / planned
+            rate = learning_rate(progress / self.section.epochs, self.section)
+            loss, finite, norm, by_layer = self.learner.step(batch, tf.constant(rate, tf.float32))
+            at.batch, at.step = at.batch + 1, at.step + 1
+            if finite:
+                failures.clear()
+                at.losses.append(float(loss))
+            else:
+                failures.append(self._names(batch))
+                self._report_non_finite(failures)
+            audio += float(tf.reduce_sum(batch["samples"])) / self.recipe.features.sample_rate
+            now = time.monotonic()
+            at.seconds, ticked = at.seconds + now - ticked, now
+            norms = dict(zip(self.learner.layers, by_layer.numpy().tolist(), strict=True))
+            self.display.step(
+                at.step,
+                progress,
+                float(loss),
+                rate,
+                {"all": float(norm), **norms},
+                audio / (now - started),
+            )
+            if now - saved > self.section.checkpoint_every_seconds:
+                self._save()
+                saved = now
+        return audio / max(1e-9, time.monotonic() - started)
 
+    def _names(self, batch: Batch) -> list[str]:
+        return [self.train_set.rows[i].utterance_id for i in batch["utterances"].numpy()]
 
-def _steps(
-    recipe: Recipe, learner: Learner, position: Position, train_set: Batches,
-    batches: Iterator[dict[str, tf.Tensor]], display: Display, identity: str,
-) -> Iterator[float]:
-    """The rest of the current epoch, a step at a time; yields the audio seconds so far."""
-    section = recipe.training
-    planned = len(train_set.plan(position.epoch))
-    saved = started = time.monotonic()
-    audio = 0.0
-    failures: deque[list[str]] = deque(maxlen=NON_FINITE_IN_A_ROW)
-    while position.batch < planned:
-        batch = next(batches)
-        progress = position.epoch + position.batch / planned
-        rate = learning_rate(progress / section.epochs, section)
-        loss, finite, norm, by_layer = learner.step(batch, tf.constant(rate, tf.float32))
-        position.batch += 1
-        position.step += 1
-        if finite:
-            failures.clear()
-            position.losses.append(float(loss))
+    def _report_non_finite(self, failures: deque[list[str]]) -> None:
+        step, names = self.position.step, ", ".join(failures[-1])
+        self.display.say(
+            f"step {step}: loss or gradient not finite; the weights were left as they were. "
+            f"Utterances: {names}"
+        )
+        if len(failures) == NON_FINITE_IN_A_ROW:
+            raise TrainingDiverged(
+                f"{NON_FINITE_IN_A_ROW} steps in a row had a loss or gradient that is not finite, "
+                f"the last at step {step} with {names}. Lower training.learning_rate, or listen "
+                "to these recordings."
+            )
+
+    def _validate(self, dev_batches: tf.data.Dataset, audio_rate: float) -> None:
+        at = self.position
+        started = time.monotonic()
+        rates, dev_loss, pairs = self.learner.validate(self.dev_set, dev_batches)
+        at.seconds += time.monotonic() - started
+        validation = Validation(
+            epoch=at.epoch,
+            step=at.step,
+            train_loss=sum(at.losses) / max(1, len(at.losses)),
+            dev_loss=dev_loss,
+            wer=rates.wer,
+            cer=rates.cer,
+            learning_rate=float(self.learner.optimizer.learning_rate),
+            audio_seconds_per_second=audio_rate,
+            training_seconds=at.seconds,
+        )
+        at.losses = []
+        self.display.validation(validation, rates, pairs)
+        # Between equal error rates, as at the start where all are 100 %, the loss decides.
+        if at.best is None or [rates.wer, dev_loss] < at.best:
+            at.best, at.validations_without_gain = [rates.wer, dev_loss], 0
+            self._save_best(rates)
         else:
-            failures.append(_names(train_set, batch))
-            _report_non_finite(display, position, failures)
-        audio += float(tf.reduce_sum(batch["samples"])) / recipe.features.sample_rate
-        norms = {"all": float(norm), **dict(zip(learner.layers, by_layer.numpy(), strict=True))}
-        display.step(
-            position.step, progress, position.epoch, float(loss), rate, norms,
-            audio / (time.monotonic() - started),
-        )
-        yield audio
-        if time.monotonic() - saved > section.checkpoint_every_seconds:
-            _save(recipe, learner, position, identity)
-            saved = time.monotonic()
+            at.validations_without_gain += 1
 
-
-def _names(train_set: Batches, batch: dict[str, tf.Tensor]) -> list[str]:
-    return [train_set.rows[i].utterance_id for i in batch["utterances"].numpy()]
-
-
-def _report_non_finite(display: Display, position: Position, failures: deque[list[str]]) -> None:
-    names = ", ".join(failures[-1])
-    display.say(
-        f"step {position.step}: loss or gradient not finite; the weights were left as they "
-        f"were. Utterances: {names}"
-    )
-    if len(failures) == NON_FINITE_IN_A_ROW:
-        raise TrainingDiverged(
-            f"{NON_FINITE_IN_A_ROW} steps in a row had a loss or gradient that is not finite, the "
-            f"last at step {position.step} with {names}. Lower training.learning_rate, or "
-            "listen to these recordings."
-        )
-
-
-def _save(recipe: Recipe, learner: Learner, position: Position, identity: str) -> None:
-    state = {**vars(position), "identity": identity}
-    folder = recipe.output / "checkpoints"
-    keep = recipe.training.keep_checkpoints
-    checkpoint.save(folder, position.step, learner.arrays(), state, keep)
-
-
-def _validate(
-    recipe: Recipe, learner: Learner, position: Position, dev_set: Batches,
-    dev_batches: tf.data.Dataset, display: Display, audio_rate: float,
-) -> None:
-    rates, dev_loss, pairs = learner.validate(dev_set, dev_batches)
-    losses = position.losses
-    validation = Validation(
-        epoch=position.epoch,
-        step=position.step,
-        train_loss=sum(losses) / max(1, len(losses)),
-        dev_loss=dev_loss,
-        wer=rates.wer,
-        cer=rates.cer,
-        learning_rate=float(learner.optimizer.learning_rate),
-        audio_seconds_per_second=audio_rate,
-        training_seconds=position.seconds,
-    )
-    position.losses = []
-    display.validation(validation, rates, pairs)
-    # Between equal error rates, as at the start where all are 100 %, the loss decides.
-    best = (position.best_wer, position.best_dev_loss)
-    if position.best_wer is None or (rates.wer, dev_loss) < best:
-        position.best_wer, position.best_dev_loss = rates.wer, dev_loss
-        position.validations_without_gain = 0
+    def _save_best(self, rates: ErrorRates) -> None:
+        learner = self.learner
         current = learner.swap_in_average()
-        card = _card(recipe, learner, position, dev_set, rates)
-        run.save(recipe.output, position.step, learner.model.get_weights(), learner.spec, card)
+        weights = learner.model.get_weights()
         learner.swap_back(current)
-    else:
-        position.validations_without_gain += 1
+        card = _card(self.recipe, learner, self.position, self.dev_set, rates)
+        run.save(self.recipe.output, self.position.step, weights, learner.spec, card)
 
+    def _save(self) -> None:
+        state = {**vars(self.position), "identity": self.identity}
+        keep = self.section.keep_checkpoints
+        checkpoint.save(self.checkpoints, self.position.step, self.learner.arrays(), state, keep)
 
-def _out_of_patience(recipe: Recipe, position: Position) -> bool:
-    patience = recipe.training.patience_validations
-    return 0 < patience <= position.validations_without_gain
+    def _out_of_patience(self) -> bool:
+        return 0 < self.section.patience_validations <= self.position.validations_without_gain
 
 
 def _card(

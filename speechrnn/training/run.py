@@ -1,12 +1,12 @@
 """A run directory: what training leaves behind, and how to load a model from it.
 
-    recipe.yaml        the recipe as it was run
-    model.json         the best model: its description, its card, the sha256 of its weights
-    weights-N.npz      its weights, after step N
-    checkpoints/       where training goes on from
-    history.jsonl      a line for each validation
-    events/            for TensorBoard
-    prepared/          the shards, unless the recipe puts them elsewhere
+recipe.yaml        the recipe as it was run
+model.json         the best model: its description, its card, the sha256 of its weights
+weights-N.npz      its weights, after step N
+checkpoints/       where training goes on from
+history.jsonl      a line for each validation
+events/            for TensorBoard
+prepared/          the shards, unless the recipe puts them elsewhere
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Trained:
     card: dict[str, Any]
 
 
-def save(folder: Path, step: int, weights: list[np.ndarray], spec: RecogniserSpec, card: dict) -> None:
+def save(
+    folder: Path, step: int, weights: list[np.ndarray], spec: RecogniserSpec, card: dict
+) -> None:
     """Make these weights the run's model, in one atomic step."""
     data = checkpoint.pack_arrays({f"{i:04d}": w for i, w in enumerate(weights)})
     name = f"weights-{step}.npz"

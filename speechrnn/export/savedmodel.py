@@ -1,0 +1,138 @@
+"""A trained model -> a SavedModel that turns waveforms into text without speechrnn."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from speechrnn.errors import UsageError
+from speechrnn.runtime import container
+from speechrnn.runtime.tensorflow import CHECKSUMS, DESCRIPTION, posteriors
+from speechrnn.specs import AlphabetSpec, RecogniserSpec
+from speechrnn.text import BLANK
+from speechrnn.training.checkpoint import replace_file
+
+
+def export_savedmodel(
+    model: keras.Model, spec: RecogniserSpec, card: dict[str, Any], out: str | Path
+) -> None:
+    """Write the folder ``out``, replacing a SavedModel that is there; see ``Service``.
+
+    Beside the graph it holds the model's description and the sha256 of every file, both in
+    ``assets.extra``, where TensorFlow leaves other people's files alone.
+
+    Raises:
+        UsageError: ``out`` exists and is something else.
+    """
+    out = Path(out)
+    if out.exists() and not (out / "saved_model.pb").is_file() and not _is_empty(out):
+        raise UsageError(f"{out} exists and is not a SavedModel; name another folder or remove it")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        service = Service(model, spec)
+        tf.saved_model.save(service, str(temporary), signatures=service.serve)
+        _describe(temporary, spec, card)
+        shutil.rmtree(out, ignore_errors=True)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _describe(folder: Path, spec: RecogniserSpec, card: dict[str, Any]) -> None:
+    (folder / DESCRIPTION).parent.mkdir()
+    replace_file(folder / DESCRIPTION, container.describe(spec, card))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = (
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
+        for path in files
+    )
+    replace_file(folder / CHECKSUMS, "".join(sums).encode())
+
+
+class Service(tf.Module):
+    """The signature ``serving_default`` of an exported SavedModel.
+
+    waveform (batch, samples) float32 in [-1, 1] at the model's sample rate, lengths (batch,)
+    int32 valid samples of each row ->
+
+        text        (batch,) string, UTF-8
+        tokens      (batch, most tokens) int32 labels, 0 behind a row's end
+        confidence  (batch,) float32: mean probability of the tokens
+        log_probs   (batch, frames, alphabet size) float32
+        frames      (batch,) int32 valid frames of log_probs
+
+    A row gives what it gives alone; one shorter than a window gives the empty text.
+    ``decoding.greedy`` is the definition of text, tokens and confidence.
+    """
+
+    def __init__(self, model: keras.Model, spec: RecogniserSpec):
+        super().__init__()
+        self._model, self._spec = model, spec
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None], tf.float32, "waveform"),
+            tf.TensorSpec([None], tf.int32, "lengths"),
+        ]
+    )
+    def serve(self, waveform: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
+        log_probs, frames = posteriors(self._model, self._spec, waveform, lengths)
+        labels, probabilities = greedy(log_probs, frames)
+        return {
+            "text": text(labels, self._spec.alphabet),
+            "tokens": labels.to_tensor(BLANK),
+            "confidence": confidence(probabilities, log_probs, frames),
+            "log_probs": log_probs,
+            "frames": frames,
+        }
+
+
+def greedy(log_probs: tf.Tensor, frames: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    """(batch, frames, labels) -> labels and probabilities of each row's tokens, both ragged.
+
+    A token is a run of frames with the same best label, blanks left out; its probability is the
+    largest within the run.
+    """
+    valid = tf.sequence_mask(frames, tf.shape(log_probs)[1])
+    best = tf.where(valid, tf.argmax(log_probs, axis=2, output_type=tf.int32), BLANK)
+    before = tf.pad(best[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
+    is_start = tf.not_equal(best, before)  # each row's first frame starts a run, so none spans rows
+    run = tf.cumsum(tf.cast(tf.reshape(is_start, [-1]), tf.int32)) - 1
+    peaks = tf.reshape(tf.exp(tf.reduce_max(log_probs, axis=2)), [-1])
+    run_peaks = tf.math.unsorted_segment_max(peaks, run, tf.size(run))
+    peak_of_frame = tf.reshape(tf.gather(run_peaks, run), tf.shape(best))
+    is_token = is_start & (best != BLANK)
+    return (
+        tf.ragged.boolean_mask(best, is_token),
+        tf.ragged.boolean_mask(peak_of_frame, is_token),
+    )
+
+
+def text(labels: tf.RaggedTensor, alphabet: AlphabetSpec) -> tf.Tensor:
+    """``Alphabet.decode`` of each row as a graph: symbols joined, words one space apart."""
+    spaced = ["".join(" " if char.isspace() else char for char in s) for s in alphabet.symbols]
+    symbols = tf.constant(["", *spaced])
+    joined = tf.strings.reduce_join(tf.gather(symbols, labels), axis=1)
+    return tf.strings.strip(tf.strings.regex_replace(joined, " +", " "))
+
+
+def confidence(
+    probabilities: tf.RaggedTensor, log_probs: tf.Tensor, frames: tf.Tensor
+) -> tf.Tensor:
+    """(batch,): mean probability of the tokens; of silence, its smallest blank posterior."""
+    count = tf.cast(probabilities.row_lengths(), tf.float32)
+    mean = tf.reduce_sum(probabilities, axis=1) / tf.maximum(count, 1.0)
+    valid = tf.sequence_mask(frames, tf.shape(log_probs)[1])
+    blank = tf.where(valid, tf.exp(log_probs[:, :, BLANK]), 1.0)
+    return tf.where(count > 0, mean, tf.reduce_min(blank, axis=1))
