@@ -171,10 +171,8 @@ def _simple_rnn(layer: layers.SimpleRNN) -> Recurrence:
 def _lstm(layer: layers.LSTM) -> Recurrence:
     units = layer.units
     # From Keras's order i, f, g, o to i, f, o, g: one sigmoid then serves all three gates.
-    kernel, recurrent, bias = (
-        np.concatenate([w[..., : 2 * units], w[..., 3 * units :], w[..., 2 * units : 3 * units]], -1)
-        for w in layer.get_weights()
-    )
+    by_gate = [np.split(w, 4, axis=-1) for w in layer.get_weights()]
+    kernel, recurrent, bias = (np.concatenate([i, f, o, g], axis=-1) for i, f, g, o in by_gate)
 
     def step(x: tf.Tensor, state: State) -> State:
         h, c = state
@@ -253,7 +251,8 @@ def _nested_loop(cell: Recurrence, x: tf.Tensor) -> tf.Tensor:
 def _loop(
     iterations: tf.Tensor, body: Callable[..., tuple], shape: list[int], state: State
 ) -> tuple[tf.Tensor, State]:
-    """body(i, written, state) for each i -> what was written, (iterations, *shape), and the state."""
+    """body(i, written, state) for each i -> all that was written, (iterations, *shape), and the
+    state."""
     written = tf.TensorArray(tf.float32, iterations, element_shape=shape)
     _, written, state = tf.while_loop(
         lambda i, *_: i < iterations, body, (tf.constant(0), written, state)

@@ -22,7 +22,7 @@ from speechrnn.training.checkpoint import replace_file
 def export_savedmodel(
     model: keras.Model, spec: RecogniserSpec, card: dict[str, Any], out: str | Path
 ) -> None:
-    """Write the folder ``out``, replacing a SavedModel that is there; see ``Service``.
+    """Write the folder ``out``, replacing a SavedModel that is there; see ``service``.
 
     Beside the graph it holds the model's description and the sha256 of every file, both in
     ``assets.extra``, where TensorFlow leaves other people's files alone.
@@ -36,8 +36,8 @@ def export_savedmodel(
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
-        service = Service(model, spec)
-        tf.saved_model.save(service, str(temporary), signatures=service.serve)
+        module = service(model, spec)
+        tf.saved_model.save(module, str(temporary), signatures=module.serve)
         _describe(temporary, spec, card)
         shutil.rmtree(out, ignore_errors=True)
         temporary.rename(out)
@@ -60,8 +60,8 @@ def _describe(folder: Path, spec: RecogniserSpec, card: dict[str, Any]) -> None:
     replace_file(folder / CHECKSUMS, "".join(sums).encode())
 
 
-class Service(tf.Module):
-    """The signature ``serving_default`` of an exported SavedModel.
+def service(model: keras.Model, spec: RecogniserSpec) -> tf.Module:
+    """A module whose function ``serve`` becomes the signature ``serving_default``.
 
     waveform (batch, samples) float32 in [-1, 1] at the model's sample rate, lengths (batch,)
     int32 valid samples of each row ->
@@ -76,26 +76,28 @@ class Service(tf.Module):
     ``decoding.greedy`` is the definition of text, tokens and confidence.
     """
 
-    def __init__(self, model: keras.Model, spec: RecogniserSpec):
-        super().__init__()
-        self._model, self._spec = model, spec
-
     @tf.function(
         input_signature=[
             tf.TensorSpec([None, None], tf.float32, "waveform"),
             tf.TensorSpec([None], tf.int32, "lengths"),
         ]
     )
-    def serve(self, waveform: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
-        log_probs, frames = posteriors(self._model, self._spec, waveform, lengths)
+    def serve(waveform: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
+        log_probs, frames = posteriors(model, spec, waveform, lengths)
         labels, probabilities = greedy(log_probs, frames)
         return {
-            "text": text(labels, self._spec.alphabet),
+            "text": text(labels, spec.alphabet),
             "tokens": labels.to_tensor(BLANK),
             "confidence": confidence(probabilities, log_probs, frames),
             "log_probs": log_probs,
             "frames": frames,
         }
+
+    module = tf.Module()
+    module.serve = serve
+    # The variables, not the Keras model: that would bring functions of its own along.
+    module.weights = [weight.value for weight in model.weights]
+    return module
 
 
 def greedy(log_probs: tf.Tensor, frames: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,15 +17,12 @@ from ai_edge_litert import schema_py_generated as schema
 from speechrnn.errors import ModelError, UsageError
 from speechrnn.export.convert import convert
 from speechrnn.export.lowering import LoweredRecogniser
-from speechrnn.runtime import Recognizer, container
+from speechrnn.runtime import BaseRecognizer, Recognizer, container
 from speechrnn.runtime.tensorflow import KerasRecognizer
 from speechrnn.specs import RecogniserSpec
 from speechrnn.training.checkpoint import replace_file
 
-Precision = Literal["float32", "float16", "int8"]
-
-# What a weight takes in the file.
-BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1}
+BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1}  # by precision
 # Beyond the weights: the graph, the mel filters, the description, and what int8 leaves in float32.
 OVERHEAD_BYTES, OVERHEAD_FRACTION = 400_000, 0.15
 
@@ -68,20 +65,20 @@ def export_tflite(
     spec: RecogniserSpec,
     card: dict[str, Any],
     out: str | Path,
-    precision: Precision = "int8",
+    precision: str = "int8",
 ) -> ExportReport:
     """Write ``out``, which ``runtime.Recognizer`` reads, and ``out`` + ``.report.json``.
 
-    int8 and float16 are the weights' precision; sums are float32. The file appears under its
-    name only when it has passed every check.
+    ``precision`` is that of the weights: float32, float16 or int8; what is computed with them
+    is float32. The file appears under its name only when it has passed every check.
 
     Raises:
         UsageError: another precision.
         ModelError: the conversion failed, or its result needs operations that a device lacks,
             has another size than its weights explain, or computes something else.
     """
-    if precision not in get_args(Precision):
-        raise UsageError(f"precision {precision!r}; choose {', '.join(get_args(Precision))}")
+    if precision not in BYTES_PER_WEIGHT:
+        raise UsageError(f"precision is {precision!r}; choose {', '.join(BYTES_PER_WEIGHT)}")
     out = Path(out)
     with tempfile.TemporaryDirectory() as folder:
         flatbuffer = _convert(model, spec, Path(folder), precision)
@@ -113,9 +110,7 @@ def _convert(model: keras.Model, spec: RecogniserSpec, folder: Path, precision: 
 
 def operations(flatbuffer: bytes) -> tuple[str, ...]:
     """The names of the operations in a TFLite flatbuffer, sorted; custom ones by their own name."""
-    names = {
-        code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()
-    }
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
     model = schema.Model.GetRootAs(flatbuffer, 0)
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     return tuple(
@@ -128,15 +123,13 @@ def operations(flatbuffer: bytes) -> tuple[str, ...]:
     )
 
 
-def compare(
-    exported: Recognizer, reference: KerasRecognizer
-) -> tuple[Difference, ...]:
+def compare(exported: BaseRecognizer, reference: BaseRecognizer) -> tuple[Difference, ...]:
     """Run both on two lengths and on the first again, which must give what it gave before."""
     rate = reference.spec.features.sample_rate
     waveforms = [probe(int(seconds * rate), rate) for seconds in PROBE_SECONDS]
     found = [exported.log_probs(waveform) for waveform in [*waveforms, waveforms[0]]]
     if not np.array_equal(found[0], found[2]):
-        raise ModelError("the exported model gives other results on its second call: it keeps state")
+        raise ModelError("the exported model keeps state: its second call gives other results")
     return tuple(
         _difference(len(waveform) / rate, log_probs, reference.log_probs(waveform))
         for waveform, log_probs in zip(waveforms, found, strict=False)
@@ -185,7 +178,7 @@ def _foreign_operations(report: ExportReport) -> str | None:
         for name in report.operations
         if name not in builtin or "VAR" in name.split("_") or name.endswith("_VARIABLE")
     ]
-    return foreign and f"it needs {', '.join(foreign)}, which device runtimes lack" or None
+    return f"it needs {', '.join(foreign)}, which device runtimes lack" if foreign else None
 
 
 def _unexplained_size(report: ExportReport) -> str | None:

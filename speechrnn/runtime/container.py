@@ -116,7 +116,7 @@ def _checked(content: bytes, path: Path) -> bytes:
             "written by `speechrnn export`. Copy or export it again."
         )
     if hashlib.sha256(body + magic).digest() != digest:
-        raise ModelError(f"{path} is damaged: its checksum does not match. Copy or export it again.")
+        raise ModelError(f"{path} is damaged: its checksum differs. Copy or export it again.")
     return body
 
 

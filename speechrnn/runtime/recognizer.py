@@ -163,8 +163,8 @@ def checked_waveform(waveform: np.ndarray) -> np.ndarray:
     peak = float(np.abs(waveform).max(initial=0))
     if peak > audio.LOUDEST:
         raise AudioError(
-            f"the waveform peaks at {peak:.4g} where full scale is 1; scale its samples to -1 to 1, "
-            "16-bit integers by 1 / 32768",
+            f"the waveform peaks at {peak:.4g} where full scale is 1; scale its samples to -1 to "
+            "1, 16-bit integers by 1 / 32768",
             "too_loud",
         )
     return waveform.astype(np.float32, copy=False)

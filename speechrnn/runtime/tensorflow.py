@@ -22,8 +22,10 @@ except ImportError as error:
 from speechrnn.features import graph
 from speechrnn.model import output_frames
 
-DESCRIPTION = "assets.extra/speechrnn.json"  # within a SavedModel: what ``container.describe`` gives
-CHECKSUMS = "assets.extra/SHA256SUMS"  # of every other file, as sha256sum writes and checks them
+# Within a SavedModel: what ``container.describe`` gives, and the sha256 of every other file, as
+# sha256sum writes and checks them.
+DESCRIPTION = "assets.extra/speechrnn.json"
+CHECKSUMS = "assets.extra/SHA256SUMS"
 
 
 def posteriors(
@@ -97,7 +99,7 @@ def _check_sums(folder: Path) -> None:
     """Raise ModelError unless every file listed in CHECKSUMS is there and unchanged."""
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-        listed = dict(reversed(line.split("  ", 1)) for line in lines)
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
         found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in listed}
     except (OSError, ValueError) as error:
         raise ModelError(

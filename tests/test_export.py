@@ -1,0 +1,303 @@
+"""What is exported computes what the Keras model computes, or is not written."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from speechrnn import model as network
+from speechrnn.decoding.greedy import greedy
+from speechrnn.errors import ModelError, UsageError
+from speechrnn.export import lowering, savedmodel, tflite
+from speechrnn.export.convert import convert
+from speechrnn.features.reference import dct_matrix, mel_filters
+from speechrnn.runtime import Recognizer, container
+from speechrnn.runtime.tensorflow import KerasRecognizer, SavedModelRecognizer
+from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
+from speechrnn.text import Alphabet
+
+SYMBOLS = (" ", "a", "b", "é", "ש", "ch")
+
+
+def build(features=None, sharpen=2.0, **model):
+    """A small recogniser whose larger weights and random statistics make it write something."""
+    features = FeatureSpec(**(features or {}))
+    rng = np.random.default_rng(1)
+    statistics = None
+    if features.normalisation == "global":
+        statistics = Statistics(
+            mean=tuple(rng.normal(-6, 1, features.dimension).tolist()),
+            std=tuple(rng.uniform(2, 4, features.dimension).tolist()),
+        )
+    spec = RecogniserSpec(
+        features=features,
+        alphabet=AlphabetSpec(SYMBOLS),
+        model=ModelSpec(**{"units": 8, "layers": 1, "conv_channels": 12, **model}),
+        statistics=statistics,
+    )
+    recogniser = network.build(spec, seed=1)
+    # Biases too: a gate order or a second bias that is mixed up must show.
+    weights = [sharpen * w + rng.normal(0, 0.2, w.shape) for w in recogniser.get_weights()[:-1]]
+    recogniser.set_weights([*weights, *recogniser.get_weights()[-1:]])
+    return recogniser, spec
+
+
+def speech(seconds, seed=0):
+    """Noise whose colour and loudness change, in a recording with a loud hum at 100 Hz."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(16000 * seconds)) / 16000
+    colour = np.convolve(rng.normal(size=len(time)), rng.normal(size=9), "same")
+    hum = 0.4 * np.sin(2 * np.pi * 100 * time)
+    return (0.02 * colour * (1.2 + np.sin(9 * time)) + hum).astype(np.float32)
+
+
+LOWERED = [
+    {"cell": "lstm", "subsampling": "conv", "time_stride": 3, "layers": 2},
+    {"cell": "gru", "subsampling": "stack", "time_stride": 4, "features": {"kind": "mfcc"}},
+    {
+        "cell": "simple_rnn", "bidirectional": False, "layer_norm": False, "time_stride": 4,
+        "features": {"kind": "log_spectrogram", "normalisation": "utterance", "fft_length": 512},
+    },
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOWERED, ids=lambda case: case["cell"])
+def test_lowered_graph_equals_keras_at_any_length(case):
+    model, spec = build(**case)
+    lowered, reference = lowering.LoweredRecogniser(model, spec), KerasRecognizer(model, spec, {})
+    hop, stride = spec.features.hop_samples, spec.model.time_stride
+    # One output frame, and the frames around one block and two.
+    for frames in (1, 31, 32, 33, 64, 65):
+        waveform = speech((400 + (frames * stride - 1) * hop) / 16000, seed=frames)
+        found = lowered.log_probs(waveform)["log_probs"].numpy()
+        assert found.shape == (frames, len(SYMBOLS) + 1)
+        np.testing.assert_allclose(found, reference.log_probs(waveform), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("features", [{}, {"mels": 23}, {"mels": 128, "fft_length": 256,
+                                                         "window_ms": 16.0}])  # fmt: skip
+def test_features_are_computed_with_weights_too_small_to_be_quantised(features):
+    spec = FeatureSpec(**features)
+    for matrix in (mel_filters(spec), dct_matrix(spec.mels, 20)):
+        covered = np.zeros_like(matrix)
+        for rows, columns in lowering._blocks(matrix):
+            assert matrix[rows, columns].size < lowering.SMALL_WEIGHTS
+            covered[rows, columns] += matrix[rows, columns]
+        np.testing.assert_array_equal(covered, matrix)
+
+
+def test_a_layer_without_lowering_is_named():
+    model, spec = build()
+    model.recurrent[0] = keras.layers.LSTM(8, return_sequences=True)
+    with pytest.raises(ModelError, match="LSTM has no form for TFLite; SimpleRNN, LSTM, GRU"):
+        lowering.LoweredRecogniser(model, spec)
+
+
+EXPORTED = [
+    ("float32", {"cell": "lstm", "subsampling": "conv"}),
+    ("float16", {"cell": "simple_rnn", "subsampling": "stack", "time_stride": 2}),
+    ("int8", {"cell": "gru", "bidirectional": False, "units": 40, "features": {
+        "normalisation": "utterance"}}),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=EXPORTED, ids=lambda param: param[0])
+def exported(request, tmp_path_factory):
+    precision, case = request.param
+    model, spec = build(**case)
+    out = tmp_path_factory.mktemp("export") / "new folder" / "model.tflite"
+    report = tflite.export_tflite(model, spec, {"name": "tiny"}, out, precision)
+    return report, out, KerasRecognizer(model, spec, {})
+
+
+def test_tflite_gives_the_models_posteriors(exported):
+    report, out, reference = exported
+    device = Recognizer(out)
+    assert device.spec == reference.spec
+    assert device.card == {"name": "tiny", "precision": report.precision}
+    # float32: the order of sums. float16 and int8: rounded weights, 11 and 8 bits; the largest
+    # difference of any posterior, in a network whose posteriors go from 0 to 1.
+    tolerance = {"float32": 1e-4, "float16": 0.01, "int8": 0.15}[report.precision]
+    for waveform in (speech(0.9), speech(2.3), speech(0.03), speech(0.9)):
+        found, expected = device.log_probs(waveform), reference.log_probs(waveform)
+        np.testing.assert_allclose(np.exp(found), np.exp(expected), rtol=0, atol=tolerance)
+
+
+def test_tflite_has_builtin_operations_and_a_report_beside_it(exported):
+    report, out, _ = exported
+    assert {"WHILE", "RFFT2D", "FULLY_CONNECTED"} <= set(report.operations)
+    assert not [op for op in report.operations if op.startswith("Flex") or "VAR" in op]
+    assert out.stat().st_size == report.size_bytes
+    saved = json.loads((out.parent / "model.tflite.report.json").read_text())
+    assert saved["size_bytes"] == report.size_bytes
+    assert [found["seconds"] for found in saved["differences"]] == list(tflite.PROBE_SECONDS)
+
+
+def test_a_file_that_computes_something_else_is_not_written(exported, monkeypatch, tmp_path):
+    report, out, reference = exported
+    case = dict(EXPORTED)[report.precision]
+    other, spec = build(**case, sharpen=1.9)
+    flatbuffer = container.read(out).model_bytes
+    monkeypatch.setattr(tflite, "_convert", lambda *_: flatbuffer)
+    with pytest.raises(ModelError, match="its results are not the model's"):
+        tflite.export_tflite(other, spec, {}, tmp_path / "bad.tflite", report.precision)
+    assert list(tmp_path.iterdir()) == []
+
+
+REPORT = tflite.ExportReport(
+    path="m.tflite", precision="int8", size_bytes=1_100_000, parameters=1_000_000,
+    operations=("ADD", "WHILE"), differences=(tflite.Difference(1.0, 0.1, 0.01, 0.01),),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"operations": ("ADD", "FlexTensorListReserve")}, "needs FlexTensorListReserve"),
+        ({"operations": ("MyCustomOp",)}, "needs MyCustomOp"),
+        ({"operations": ("READ_VARIABLE", "VAR_HANDLE")}, "needs READ_VARIABLE, VAR_HANDLE"),
+        ({"size_bytes": 50_000}, "explain 1000000 to"),  # the weights were left behind
+        ({"size_bytes": 4_100_000}, "explain 1000000 to"),  # or are not in int8
+        ({"differences": (tflite.Difference(1.0, 0.1, float("nan"), 0.0),)}, "not the model's"),
+        ({"differences": (tflite.Difference(1.0, 0.1, 0.01, 0.2),)}, "not the model's"),
+    ],
+)
+def test_the_gate_refuses(change, message):
+    tflite.refuse_unfit(REPORT)
+    with pytest.raises(ModelError, match=message):
+        tflite.refuse_unfit(dataclasses.replace(REPORT, **change))
+
+
+def test_the_gate_refuses_a_model_that_keeps_state():
+    model, spec = build()
+    reference, calls = KerasRecognizer(model, spec, {}), []
+
+    class Stateful(KerasRecognizer):
+        def _posteriors(self, waveform):
+            calls.append(waveform)
+            return super()._posteriors(waveform) - 1e-6 * len(calls)
+
+    assert len(tflite.compare(reference, reference)) == 2
+    with pytest.raises(ModelError, match="second call"):
+        tflite.compare(Stateful(model, spec, {}), reference)
+
+
+def test_a_failed_conversion_shows_what_the_converter_said(tmp_path):
+    with pytest.raises(ModelError, match="SavedModel file does not exist"):
+        convert(tmp_path / "absent", "float32")
+
+
+def test_an_unknown_precision_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="float32, float16, int8"):
+        tflite.export_tflite(*build(), {}, tmp_path / "m.tflite", "int4")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    model, spec = build(cell="gru", layers=2)
+    out = tmp_path_factory.mktemp("saved") / "model"
+    savedmodel.export_savedmodel(model, spec, {"name": "tiny"}, out)
+    return out, KerasRecognizer(model, spec, {})
+
+
+WITHOUT_SPEECHRNN = """
+import sys, numpy as np
+sys.modules["speechrnn"] = None  # importing it fails
+import tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+batch = np.load(sys.argv[2])
+out = serve(waveform=batch["waveform"], lengths=batch["lengths"])
+np.savez(sys.argv[3], **{name: value.numpy() for name, value in out.items()})
+"""
+
+
+def test_savedmodel_runs_without_speechrnn_and_batch_mates_change_nothing(served, tmp_path):
+    out, reference = served
+    rows = [speech(1.1), speech(0.7, seed=1), speech(0.02), speech(2, seed=2), speech(0)]
+    lengths = np.array([len(row) for row in rows], np.int32)
+    waveform = np.full([len(rows), lengths.max() + 777], 0.5, np.float32)  # padded with anything
+    for i, row in enumerate(rows):
+        waveform[i, : len(row)] = row
+    np.savez(tmp_path / "batch.npz", waveform=waveform, lengths=lengths)
+    command = [sys.executable, "-c", WITHOUT_SPEECHRNN, str(out), "batch.npz", "out.npz"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "out.npz", allow_pickle=True)  # strings: our own file
+    for i, row in enumerate(rows):
+        alone = reference.transcribe(row)
+        frames = found["frames"][i]
+        assert found["text"][i].decode() == alone.text
+        assert frames == len(alone.log_probs)
+        assert found["confidence"][i] == pytest.approx(alone.confidence, abs=1e-5)
+        np.testing.assert_allclose(
+            found["log_probs"][i, :frames], alone.log_probs, rtol=1e-4, atol=1e-5
+        )
+        tokens = found["tokens"][i]
+        assert reference.alphabet.decode(tokens[tokens > 0]) == alone.text
+    assert found["text"][0] and not found["text"][2] and not found["text"][4]
+
+
+def test_savedmodel_serves_any_batch_size_and_length(served):
+    serve = tf.saved_model.load(str(served[0])).signatures["serving_default"]
+    for batch, samples in ((1, 0), (3, 4000), (2, 16000)):
+        outputs = serve(waveform=tf.zeros([batch, samples]), lengths=tf.fill([batch], samples))
+        assert outputs["text"].shape == outputs["frames"].shape == [batch]
+
+
+def test_savedmodel_recogniser_reads_its_own_alphabet(served):
+    out, reference = served
+    again = SavedModelRecognizer(out)
+    assert (again.spec, again.card) == (reference.spec, {"name": "tiny"})
+    assert again.transcribe(speech(1)).text == reference.transcribe(speech(1)).text != ""
+
+
+def test_savedmodel_checksums_are_those_of_sha256sum(served):
+    command = ["sha256sum", "--check", "--strict", "assets.extra/SHA256SUMS"]
+    done = subprocess.run(command, cwd=served[0], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert len(re.findall("OK$", done.stdout, re.M)) >= 4
+
+
+def test_export_replaces_a_savedmodel_but_nothing_else(tmp_path):
+    model, spec = build(units=2, conv_channels=1)
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="is not a SavedModel"):
+        savedmodel.export_savedmodel(model, spec, {}, out)
+    (out / "thesis.tex").unlink()
+    for name in ("first", "second"):
+        savedmodel.export_savedmodel(model, spec, {"name": name}, out)
+    assert SavedModelRecognizer(out).card == {"name": "second"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    seed=st.integers(0, 999),
+    sharpness=st.sampled_from([0.5, 5.0, 60.0]),
+)
+@example(lengths=[0], seed=0, sharpness=1.0)
+def test_decoding_in_the_graph_equals_greedy(lengths, seed, sharpness):
+    spec = AlphabetSpec((" ", "a", "b", "\u3000", "x y", "ש"))
+    rng = np.random.default_rng(seed)
+    logits = sharpness * rng.normal(size=(len(lengths), max(*lengths, 1) + 2, spec.size))
+    log_probs = tf.nn.log_softmax(tf.constant(logits, tf.float32))
+    frames = tf.constant(lengths)
+    labels, probabilities = savedmodel.greedy(log_probs, frames)
+    texts = savedmodel.text(labels, spec).numpy()
+    confidences = savedmodel.confidence(probabilities, log_probs, frames).numpy()
+    for i, length in enumerate(lengths):
+        expected = greedy(log_probs[i, :length].numpy(), Alphabet(spec))
+        assert texts[i].decode() == expected.text
+        assert labels[i].numpy().tolist() == [token.label for token in expected.tokens]
+        assert confidences[i] == pytest.approx(expected.confidence, abs=1e-6)
