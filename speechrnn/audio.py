@@ -50,6 +50,8 @@ def load(
             _check_header(file, path)
             blocks = list(_resampled(_mono_blocks(file, path, max_seconds), file, sample_rate))
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw
+        if "SF_INFO struct incomplete" in str(error):  # libsndfile's words for a rate of 0
+            raise AudioError(f"{path} says 0 Hz; correct its header", "sample_rate") from error
         raise AudioError(
             f"{path} is no recording that can be read ({error}); give WAV, FLAC, Ogg, Opus or MP3"
         ) from error

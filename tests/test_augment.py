@@ -53,8 +53,12 @@ def test_masks_are_as_many_and_as_wide_as_allowed():
     assert not masked.all()
 
 
-def test_no_masks_leave_the_features_alone():
-    augmenter = Augmenter(AugmentSection(), FeatureSpec(), 0)
+@pytest.mark.parametrize(("bands", "stretches"), [(0, 0), (0, 2), (2, 0)])
+def test_masks_of_no_width_leave_the_features_alone(bands, stretches):
+    section = AugmentSection(
+        frequency_masks=bands, frequency_mask_width=0, time_masks=stretches, time_mask_ms=0
+    )
+    augmenter = Augmenter(section, FeatureSpec(), 0)
     features = tf.random.stateless_normal([3, 50, 80], [1, 2])
     draws = augmenter.draw(tf.constant(0), KEYS)
     masked = augmenter.mask(features, tf.constant([50, 20, 5]), draws)

@@ -88,7 +88,7 @@ def test_features_are_computed_with_weights_too_small_to_be_quantised(features):
     spec = FeatureSpec(**features)
     for matrix in (mel_filters(spec), dct_matrix(spec.mels, 20)):
         covered = np.zeros_like(matrix)
-        for rows, columns in lowering._blocks(matrix):
+        for rows, columns in lowering.small_blocks(matrix):
             assert matrix[rows, columns].size < lowering.SMALL_WEIGHTS
             covered[rows, columns] += matrix[rows, columns]
         np.testing.assert_array_equal(covered, matrix)
@@ -123,12 +123,13 @@ def test_tflite_gives_the_models_posteriors(exported):
     device = Recognizer(out)
     assert device.spec == reference.spec
     assert device.card == {"name": "tiny", "precision": report.precision}
-    # float32: the order of sums. float16 and int8: rounded weights, 11 and 8 bits; the largest
-    # difference of any posterior, in a network whose posteriors go from 0 to 1.
-    tolerance = {"float32": 1e-4, "float16": 0.01, "int8": 0.15}[report.precision]
+    # Of posteriors from 0 to 1, the mean difference. float32: the order of sums; float16 and
+    # int8: weights rounded to 11 and 8 bits. With the filterbank in int8 it would be 0.1.
+    tolerance = {"float32": 1e-5, "float16": 2e-3, "int8": 2e-2}[report.precision]
     for waveform in (speech(0.9), speech(2.3), speech(0.03), speech(0.9)):
         found, expected = device.log_probs(waveform), reference.log_probs(waveform)
-        np.testing.assert_allclose(np.exp(found), np.exp(expected), rtol=0, atol=tolerance)
+        assert found.shape == expected.shape
+        assert np.abs(np.exp(found) - np.exp(expected)).mean() <= tolerance
 
 
 def test_tflite_has_builtin_operations_and_a_report_beside_it(exported):
@@ -142,7 +143,7 @@ def test_tflite_has_builtin_operations_and_a_report_beside_it(exported):
 
 
 def test_a_file_that_computes_something_else_is_not_written(exported, monkeypatch, tmp_path):
-    report, out, reference = exported
+    report, out, _ = exported
     case = dict(EXPORTED)[report.precision]
     other, spec = build(**case, sharpen=1.9)
     flatbuffer = container.read(out).model_bytes
@@ -221,7 +222,8 @@ np.savez(sys.argv[3], **{name: value.numpy() for name, value in out.items()})
 
 def test_savedmodel_runs_without_speechrnn_and_batch_mates_change_nothing(served, tmp_path):
     out, reference = served
-    rows = [speech(1.1), speech(0.7, seed=1), speech(0.02), speech(2, seed=2), speech(0)]
+    rows = [speech(1.1), speech(0.7, seed=1), speech(0.02), speech(2, seed=2)]
+    rows.append(np.zeros(0, np.float32))
     lengths = np.array([len(row) for row in rows], np.int32)
     waveform = np.full([len(rows), lengths.max() + 777], 0.5, np.float32)  # padded with anything
     for i, row in enumerate(rows):

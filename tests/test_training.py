@@ -142,10 +142,10 @@ def test_a_step_that_is_not_finite_changes_nothing(whistles, tmp_path):
     batch = next(iter(Batches(loaded, spec, index, "train").epochs(0, 1)))
     before = learner.model.get_weights()
     bad = {**batch, "features": batch["features"] * np.nan}
-    assert not learner.step(bad, tf.constant(0.01))[1]
+    assert not learner.step(bad, 0.01)[1]
     for a, b in zip(before, learner.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert learner.step(batch, tf.constant(0.01))[1]
+    assert learner.step(batch, 0.01)[1]
 
 
 def test_divergence_names_the_utterances(whistles, tmp_path):
@@ -156,7 +156,8 @@ def test_divergence_names_the_utterances(whistles, tmp_path):
 
 
 def test_patience_stops_early(whistles, tmp_path):
-    changes = {**TRAINING, "learning_rate": 1e-9, "patience_validations": 2, "epochs": 9}
+    changes = {**TRAINING, "learning_rate": 1e-30, "patience_validations": 2, "epochs": 9}
+    changes["final_learning_rate"] = 0
     loaded = recipe.load(write_recipe(tmp_path, whistles, training=changes))
     train(loaded, quiet=True)
     assert len(history(loaded.output)) < 9

@@ -33,6 +33,10 @@ _REQUIRED = ("path", "text")
 _COLUMNS = ("utterance_id", "path", "text", "split", "speaker", "duration_s")
 
 
+class _UnquotedTSV(csv.excel_tab):
+    quoting = csv.QUOTE_NONE
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One recording and what is said in it. ``line`` is where its manifest lists it, from 1."""
@@ -84,8 +88,9 @@ def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None
         if re.search(r"[\t\r\n]", relative):
             raise ManifestError(f"{relative!r} holds a tab or a line break; rename the recording")
         seconds = "" if utterance.duration_s is None else f"{utterance.duration_s:.4f}"
-        name, text, speaker = map(_clean, (utterance.utterance_id, utterance.text, utterance.speaker))
-        rows.append("\t".join((name, relative, text, utterance.split, speaker, seconds)))
+        name, text = _clean(utterance.utterance_id), _clean(utterance.text)
+        fields = (name, relative, text, utterance.split, _clean(utterance.speaker), seconds)
+        rows.append("\t".join(fields))
     partial = path.with_name(path.name + ".partial")
     partial.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
     os.replace(partial, path)
@@ -136,8 +141,8 @@ def _plain(value: Any) -> str:
 def _table_rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     header = next((line for line in content.splitlines() if line.strip()), "")
     delimiter = max("\t,;", key=header.count)
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, quoting=quoting)
+    dialect = _UnquotedTSV if delimiter == "\t" else csv.excel
+    reader = csv.reader(io.StringIO(content, newline=""), dialect, delimiter=delimiter)
     names: list[str] = []
     columns: Mapping[str, str] = {}
     try:

@@ -55,9 +55,9 @@ class Augmenter:
         ``time_mask_ms`` and ``time_mask_fraction`` of the utterance long.
         """
         section = self.section
-        split = 2 + 2 * section.frequency_masks
-        bands = tf.reshape(draws[:, 2:split], [-1, section.frequency_masks, 2])
-        stretches = tf.reshape(draws[:, split:], [-1, section.time_masks, 2])
+        split, batch = 2 + 2 * section.frequency_masks, tf.shape(frames)[0]
+        bands = tf.reshape(draws[:, 2:split], [batch, section.frequency_masks, 2])
+        stretches = tf.reshape(draws[:, split:], [batch, section.time_masks, 2])
         dimension = tf.fill(tf.shape(frames), float(features.shape[2]))
         widest = tf.minimum(float(section.frequency_mask_width), dimension)
         keep_bands = _outside(bands, widest, dimension, features.shape[2])

@@ -131,15 +131,14 @@ class Index:
         try:
             description = json.loads((root / INDEX_FILE).read_bytes())
             rows = (root / ROWS_FILE).read_bytes()
-        except FileNotFoundError as error:
-            raise PreparedDataError(f"{root} is not prepared: no {error.filename}; {_REMEDY}") from error
-        except (OSError, ValueError) as error:
-            raise PreparedDataError(f"{root / INDEX_FILE} is damaged ({error}); {_REMEDY}") from error
-        try:
             return _from_description(root, description, rows)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except OSError as error:
             raise PreparedDataError(
-                f"{root / INDEX_FILE} is not one this version reads ({error!r}); {_REMEDY}"
+                f"{root} is not prepared: {error.filename}: {error.strerror}; {_REMEDY}"
+            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise PreparedDataError(
+                f"{root / INDEX_FILE} is damaged or not of this version ({error!r}); {_REMEDY}"
             ) from error
 
     def verify(self) -> None:
@@ -154,7 +153,9 @@ class Index:
                 size = path.stat().st_size
                 intact = size == shard.size and sha256_of(path) == shard.sha256
             except OSError as error:
-                raise PreparedDataError(f"cannot read {path}: {error.strerror}; {_REMEDY}") from error
+                raise PreparedDataError(
+                    f"cannot read {path}: {error.strerror}; {_REMEDY}"
+                ) from error
             if not intact:
                 found = "other bytes" if size == shard.size else f"{size} of {shard.size} bytes"
                 raise PreparedDataError(f"{path} is damaged ({found} than were written); {_REMEDY}")

@@ -14,7 +14,7 @@ import signal
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -221,7 +221,7 @@ def _write_sidecar(path: Path, planned: Plan, written: Written) -> None:
 
 def _in_order(
     utterances: Sequence[Utterance], settings: Settings, workers: int
-) -> Iterator[Prepared | Rejected]:
+) -> Generator[Prepared | Rejected, None, None]:
     """The outcome of each utterance, in their order, computed by ``workers`` processes.
 
     One worker is this process itself. Spawned, not forked: TensorFlow has threads.

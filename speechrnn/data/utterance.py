@@ -67,6 +67,4 @@ def prepare_utterance(utterance: Utterance, settings: Settings) -> Prepared | Re
 
 def reject(utterance: Utterance, reason: str, message: str) -> Rejected:
     """The record of why ``utterance`` is left out."""
-    return Rejected(
-        utterance.utterance_id, str(utterance.path), utterance.split, reason, message
-    )
+    return Rejected(utterance.utterance_id, str(utterance.path), utterance.split, reason, message)

@@ -129,7 +129,7 @@ class Trainer:
             batch = next(batches)
             progress = at.epoch + at.batch / planned
             rate = learning_rate(progress / self.section.epochs, self.section)
-            loss, finite, norm, by_layer = self.learner.step(batch, tf.constant(rate, tf.float32))
+            loss, finite, norm, by_layer = self.learner.step(batch, rate)
             at.batch, at.step = at.batch + 1, at.step + 1
             if finite:
                 failures.clear()

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn import ctc
-from speechrnn.data.dataset import Batches
+from speechrnn.data.dataset import Batch, Batches
 from speechrnn.decoding.greedy import greedy
 from speechrnn.evaluation.error_rates import ErrorRates, score
 from speechrnn.model import output_frames
@@ -37,8 +37,16 @@ class Learner:
         decay = self.section.ema_decay
         self.average = [tf.Variable(w) for w in model.trainable_variables] if decay else []
         self.layers = self._layers()
-        self.step = tf.function(self._step, reduce_retracing=True)
-        self.logits = tf.function(self._logits, reduce_retracing=True)
+        # One graph for every batch size and length.
+        batch = [
+            tf.TensorSpec([None, None, spec.features.dimension], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, None], tf.int32),
+        ]
+        self._step = tf.function(
+            self._update, input_signature=[*batch, tf.TensorSpec([], tf.float32)]
+        )
+        self._score = tf.function(self._posteriors, input_signature=batch)
 
     def _layers(self) -> dict[str, list[int]]:
         """Layer name -> the positions of its weights, for gradient norms."""
@@ -52,26 +60,32 @@ class Learner:
         }
         return {name: positions for name, positions in found.items() if positions}
 
-    def _step(self, batch: dict[str, tf.Tensor], learning_rate: tf.Tensor) -> tuple:
+    def step(self, batch: Batch, learning_rate: float) -> tuple:
         """One update. Returns the mean loss in nats, whether loss and gradient are finite (if
         not, nothing was changed), the gradient's norm, and its norm by layer."""
+        arrays = batch["features"], batch["frames"], batch["labels"]
+        return self._step(*arrays, tf.constant(learning_rate, tf.float32))
+
+    def _update(
+        self, features: tf.Tensor, frames: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor
+    ) -> tuple:
         weights = self.model.trainable_variables
         with tf.GradientTape() as tape:
-            logits = self.model(batch["features"], batch["frames"], training=True)
-            frames = output_frames(batch["frames"], self.spec.model)
-            loss = tf.reduce_mean(ctc.loss(logits, frames, batch["labels"]))
+            logits = self.model(features, frames, training=True)
+            valid = output_frames(frames, self.spec.model)
+            loss = tf.reduce_mean(ctc.loss(logits, valid, labels))
         gradients = tape.gradient(loss, weights)
         squares = tf.stack([tf.reduce_sum(tf.square(g)) for g in gradients])
         norm = tf.sqrt(tf.reduce_sum(squares))
         finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
-        tf.cond(finite, lambda: self._update(gradients, norm, learning_rate), lambda: True)
+        tf.cond(finite, lambda: self._apply(gradients, norm, learning_rate), lambda: True)
         by_layer = [
             tf.sqrt(tf.reduce_sum(tf.gather(squares, positions)))
             for positions in self.layers.values()
         ]
         return loss, finite, norm, tf.stack(by_layer)
 
-    def _update(self, gradients: list, norm: tf.Tensor, learning_rate: tf.Tensor) -> bool:
+    def _apply(self, gradients: list, norm: tf.Tensor, learning_rate: tf.Tensor) -> bool:
         scale = tf.minimum(1.0, self.section.clip_norm / norm)
         self.optimizer.learning_rate.assign(learning_rate)
         self.optimizer.apply([g * scale for g in gradients], self.model.trainable_variables)
@@ -83,7 +97,7 @@ class Learner:
                 mean.assign(decay * mean + (1 - decay) * weight.value)
         return True
 
-    def _logits(self, features: tf.Tensor, frames: tf.Tensor, labels: tf.Tensor) -> tuple:
+    def _posteriors(self, features: tf.Tensor, frames: tf.Tensor, labels: tf.Tensor) -> tuple:
         logits = self.model(features, frames, training=False)
         valid = output_frames(frames, self.spec.model)
         return tf.nn.log_softmax(logits), valid, ctc.loss(logits, valid, labels)
@@ -99,7 +113,7 @@ class Learner:
         current = self.swap_in_average()
         try:
             for batch in dataset:
-                log_probs, frames, loss = self.logits(
+                log_probs, frames, loss = self._score(
                     batch["features"], batch["frames"], batch["labels"]
                 )
                 losses += loss.numpy().tolist()
