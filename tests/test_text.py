@@ -47,7 +47,7 @@ def test_normalising_twice_changes_nothing(text, rules):
 def test_decoding_what_was_encoded_gives_the_normalised_text(text, rules):
     expected = normalise(text, rules)
     if not expected:
-        with pytest.raises(TranscriptError, match="nothing|empty|no training"):
+        with pytest.raises(TranscriptError, match=r"empty|no training"):
             Alphabet.derive([text], rules)
         return
     alphabet = Alphabet.derive([text], rules)

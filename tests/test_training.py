@@ -50,7 +50,9 @@ def test_tensorboard_gets_losses_and_gradient_norms_by_layer(trained):
         for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value
     }
     expected = {"train/loss", "train/learning_rate", "dev/wer", "dev/cer", "dev/dev_loss"}
-    expected |= {f"gradient_norm/{name}" for name in ("all", "subsampling", "recurrent_1", "logits")}
+    expected |= {
+        f"gradient_norm/{name}" for name in ("all", "subsampling", "recurrent_1", "logits")
+    }
     assert expected <= tags
 
 
@@ -80,7 +82,7 @@ def test_a_run_killed_inside_an_epoch_ends_like_an_uninterrupted_one(tmp_path, w
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     _, state = checkpoint.load_newest(saved)
-    assert 0 < state["batch"], "the kill was meant to fall inside an epoch"
+    assert state["batch"] > 0, "the kill was meant to fall inside an epoch"
     assert state["step"] < history(whole / "run")[-1]["step"]
 
     train(recipe.load(killed / "recipe.yaml"), quiet=True)

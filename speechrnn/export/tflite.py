@@ -207,5 +207,7 @@ def _other_results(report: ExportReport) -> str | None:
 
 
 CHECKS: tuple[Callable[[ExportReport], str | None], ...] = (
-    _foreign_operations, _unexplained_size, _other_results,
+    _foreign_operations,
+    _unexplained_size,
+    _other_results,
 )

@@ -11,7 +11,12 @@ from speechrnn.errors import ModelError
 from speechrnn.runtime.recognizer import BaseRecognizer, Recognizer, TimedWord, Transcript
 
 __all__ = [
-    "BaseRecognizer", "Recognizer", "TimedWord", "Transcript", "default_model", "open_model",
+    "BaseRecognizer",
+    "Recognizer",
+    "TimedWord",
+    "Transcript",
+    "default_model",
+    "open_model",
 ]
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"

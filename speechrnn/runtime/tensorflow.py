@@ -84,9 +84,7 @@ class SavedModelRecognizer(BaseRecognizer):
     def __init__(self, folder: str | Path):
         folder = Path(folder)
         _check_sums(folder)
-        super().__init__(
-            *container.parse_description((folder / DESCRIPTION).read_bytes(), folder)
-        )
+        super().__init__(*container.parse_description((folder / DESCRIPTION).read_bytes(), folder))
         self._model = tf.saved_model.load(str(folder))  # keeps the variables alive
         self._serve = self._model.signatures["serving_default"]
 
