@@ -11,10 +11,22 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "speechrnn"
 STAGES = [
-    "errors", "specs", "recipe", "text", "audio", "corpora", "features", "data", "layers", "model",
-    "ctc", "decoding", "evaluation", "training", "runtime", "export", "cli",
+    "errors", "files", "specs", "recipe", "text", "audio", "corpora", "features", "data", "layers",
+    "model", "ctc", "decoding", "evaluation", "training", "runtime", "export", "cli", "__main__",
 ]  # fmt: skip
-WITHOUT_TENSORFLOW = ["errors", "specs", "text", "audio", "corpora", "decoding", "runtime", "cli"]
+WITHOUT_TENSORFLOW = [
+    "errors",
+    "files",
+    "specs",
+    "text",
+    "audio",
+    "corpora",
+    "decoding",
+    "runtime",
+    "cli",
+]
+# Runs and SavedModels need TensorFlow; open_model imports this when it is given one.
+EXCEPT = "speechrnn.runtime.tensorflow"
 HEAVY = ("tensorflow", "keras")
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
 
@@ -81,7 +93,7 @@ def test_a_module_imports_only_from_stages_above_it():
 )
 def test_an_import_from_below_is_found_in_every_form(source):
     assert [*violations(source, "speechrnn.data.plan")]
-    assert not [*violations(source, "speechrnn.evaluation.evaluate")]
+    assert not [*violations(source, "speechrnn.export.tflite")]
 
 
 def test_every_module_belongs_to_a_stage():
@@ -95,7 +107,8 @@ def test_every_module_is_named_after_what_it_holds():
 
 
 def device_modules():
-    return [module for _, module in modules() if stage(module) in ["", *WITHOUT_TENSORFLOW]]
+    named = [module for _, module in modules() if stage(module) in ["", *WITHOUT_TENSORFLOW]]
+    return [module for module in named if module != EXCEPT]
 
 
 @pytest.mark.parametrize("name", ["", *WITHOUT_TENSORFLOW])

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from speechrnn.errors import ManifestError
+from speechrnn.files import write_atomically
 
 # Column names in order of preference; upper and lower case are the same.
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -91,9 +92,7 @@ def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None
         name, text = _clean(utterance.utterance_id), _clean(utterance.text)
         fields = (name, relative, text, utterance.split, _clean(utterance.speaker), seconds)
         rows.append("\t".join(fields))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
-    os.replace(partial, path)
+    write_atomically(path, ("\n".join(rows) + "\n").encode())
 
 
 def duplicates(utterances: Iterable[Utterance]) -> set[str]:

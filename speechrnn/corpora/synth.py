@@ -30,6 +30,7 @@ from speechrnn.corpora import espeak, manifest
 from speechrnn.corpora import phrases as phrase_list
 from speechrnn.corpora.phrases import Phrase
 from speechrnn.errors import AudioError, UsageError
+from speechrnn.files import write_atomically
 
 SAMPLE_RATE = 16000
 
@@ -138,7 +139,7 @@ def synthesise(
         "phrases": len(phrases),
         "phrases_sha256": phrase_list.sha256(phrases),
     }
-    _write_atomically(out / "corpus.json", _describe(takes, audio, settings))
+    write_atomically(out / "corpus.json", _describe(takes, audio, settings).encode())
     path = out / "manifest.tsv"
     manifest.write(
         path,
@@ -301,9 +302,3 @@ def _describe(takes: Iterable[Take], audio: Path, settings: dict[str, Any]) -> s
         "corpus_sha256": digest.hexdigest(),
     }
     return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.errors import DataError, PreparedDataError
+from speechrnn.files import sha256_of, write_atomically
 from speechrnn.specs import AlphabetSpec, Statistics, TextRules
 
 FORMAT = 1  # of index.json, utterances.tsv and the payloads
@@ -184,21 +185,6 @@ class Index:
 
 
 _REMEDY = "run speechrnn prepare again: it redoes only what is missing or damaged"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Whatever stops this, ``path`` holds the old content or the new, and never a part."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _from_description(root: Path, description: dict[str, Any], rows: bytes) -> Index:

@@ -24,10 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data import shards
-from speechrnn.data.index import Index, Row, write_atomically
+from speechrnn.data.index import Index, Row
 from speechrnn.data.utterance import Rejected, Settings, reject
 from speechrnn.errors import DataError, PreparedDataError, RecipeError, TranscriptError
 from speechrnn.features import reference
+from speechrnn.files import write_atomically
 from speechrnn.recipe import Recipe
 from speechrnn.specs import AlphabetSpec, Statistics, TextRules
 from speechrnn.text import Alphabet, frames_needed, normalise

@@ -26,9 +26,10 @@ import numpy as np
 
 from speechrnn import audio
 from speechrnn.corpora.manifest import Utterance
-from speechrnn.data.index import Shard, sha256_of, write_atomically
+from speechrnn.data.index import Shard
 from speechrnn.data.utterance import Prepared, Rejected, Settings, prepare_utterance
 from speechrnn.errors import DataError
+from speechrnn.files import sha256_of, write_atomically
 
 FORMAT = 1  # of payloads and sidecars: a change makes every older shard stale
 _RECORD_HEADER = 12  # bytes of TFRecord before a payload: its length (8) and that one's CRC (4)

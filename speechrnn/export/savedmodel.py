@@ -12,11 +12,11 @@ import keras
 import tensorflow as tf
 
 from speechrnn.errors import UsageError
+from speechrnn.files import write_atomically
 from speechrnn.runtime import container
 from speechrnn.runtime.tensorflow import CHECKSUMS, DESCRIPTION, posteriors
 from speechrnn.specs import AlphabetSpec, RecogniserSpec
 from speechrnn.text import BLANK
-from speechrnn.training.checkpoint import replace_file
 
 
 def export_savedmodel(
@@ -51,13 +51,13 @@ def _is_empty(path: Path) -> bool:
 
 def _describe(folder: Path, spec: RecogniserSpec, card: dict[str, Any]) -> None:
     (folder / DESCRIPTION).parent.mkdir()
-    replace_file(folder / DESCRIPTION, container.describe(spec, card))
+    write_atomically(folder / DESCRIPTION, container.describe(spec, card))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = (
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
         for path in files
     )
-    replace_file(folder / CHECKSUMS, "".join(sums).encode())
+    write_atomically(folder / CHECKSUMS, "".join(sums).encode())
 
 
 def service(model: keras.Model, spec: RecogniserSpec) -> tf.Module:

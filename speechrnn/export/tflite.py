@@ -17,10 +17,10 @@ from ai_edge_litert import schema_py_generated as schema
 from speechrnn.errors import ModelError, UsageError
 from speechrnn.export.convert import convert
 from speechrnn.export.lowering import LoweredRecogniser
+from speechrnn.files import write_atomically
 from speechrnn.runtime import BaseRecognizer, Recognizer, container
 from speechrnn.runtime.tensorflow import KerasRecognizer
 from speechrnn.specs import RecogniserSpec
-from speechrnn.training.checkpoint import replace_file
 
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1}  # by precision
 # Beyond the weights: the graph, the mel filters, the description, and what int8 leaves in float32.
@@ -95,9 +95,9 @@ def export_tflite(
         )
     refuse_unfit(report)
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, content)
+    write_atomically(out, content)
     text = json.dumps(asdict(report), indent=1)
-    replace_file(out.with_name(out.name + ".report.json"), text.encode())
+    write_atomically(out.with_name(out.name + ".report.json"), text.encode())
     return report
 
 

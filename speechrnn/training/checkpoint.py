@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from speechrnn.errors import ModelError
+from speechrnn.files import sync_folder, write_synced
 
 ARRAYS, STATE, SUMS = "arrays.npz", "state.json", "sha256.json"
 
@@ -94,26 +95,3 @@ def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
     """The inverse; arrays only, no pickled objects, so a file cannot run code."""
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write_synced(temporary, data)
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from speechrnn.data.dataset import DEV, TRAIN, Batch, Batches, recogniser_spec
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import RecipeError, TrainingDiverged
 from speechrnn.evaluation.error_rates import ErrorRates
+from speechrnn.files import write_atomically
 from speechrnn.recipe import Recipe
 from speechrnn.training import checkpoint, run
 from speechrnn.training.display import Display, Validation
@@ -59,7 +60,7 @@ def train(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
     with Display(recipe.output, section.epochs, section.show_pairs, quiet) as display:
         trainer = Trainer(recipe, Learner(model, spec, recipe), train_set, dev_set, display)
         trainer.resume()
-        checkpoint.replace_file(recipe.output / "recipe.yaml", recipe.to_yaml().encode())
+        write_atomically(recipe.output / "recipe.yaml", recipe.to_yaml().encode())
         display.say(
             f"{recipe.name}: {model.count_params():,} parameters; {index.seconds(TRAIN) / 3600:.2f}"
             f" h to train on, {index.seconds(DEV) / 3600:.2f} h to validate on"

@@ -22,6 +22,7 @@ import numpy as np
 
 from speechrnn import model as network
 from speechrnn.errors import ModelError
+from speechrnn.files import write_atomically
 from speechrnn.specs import RecogniserSpec
 from speechrnn.training import checkpoint
 
@@ -43,7 +44,7 @@ def save(
     """Make these weights the run's model, in one atomic step."""
     data = checkpoint.pack_arrays({f"{i:04d}": w for i, w in enumerate(weights)})
     name = f"weights-{step}.npz"
-    checkpoint.replace_file(folder / name, data)
+    write_atomically(folder / name, data)
     description = {
         "format": 1,
         "spec": spec.to_dict(),
@@ -52,7 +53,7 @@ def save(
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     text = json.dumps(description, indent=1, ensure_ascii=False)
-    checkpoint.replace_file(folder / MODEL, text.encode())
+    write_atomically(folder / MODEL, text.encode())
     for old in folder.glob("weights-*.npz"):
         if old.name != name:
             old.unlink()
