@@ -4,4 +4,9 @@ Importing this package imports neither TensorFlow nor Keras: what needs them say
 it is called.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# TensorFlow greets with a page of notes on stderr, which is for progress and problems here.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

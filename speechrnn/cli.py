@@ -7,7 +7,6 @@ stdout is the answer, text or with --json one JSON object; stderr is for people.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +43,6 @@ Phrases = Annotated[
 
 def main() -> None:
     """Run the command; turns the project's own errors into a message and an exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no news
     try:
         app()
     except SpeechRNNError as error:
