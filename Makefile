@@ -21,10 +21,10 @@ install: .venv/.installed  ## .venv with everything but the microphone
 quickstart: .venv/.installed  ## train, score, export and try a recogniser of spoken commands
 	$(BIN)/python pipelines/quickstart.py
 
-test: check test-device notebook  ## every check but the long ones
+test: check test-device  ## every check but the long ones
 	$(BIN)/python -m pytest -m "not long and not browser"
 
-test-all: check test-device notebook  ## every check
+test-all: check test-device  ## every check
 	$(BIN)/python -m pytest -m "not browser"
 
 check: .venv/.installed  ## lint, format and types

@@ -19,7 +19,7 @@ from speechrnn.data.prepare import prepare
 from speechrnn.errors import ModelError, RecipeError, TrainingDiverged
 from speechrnn.recipe import TrainingSection
 from speechrnn.training import checkpoint, run, train
-from speechrnn.training.loop import history
+from speechrnn.training.display import history
 from speechrnn.training.schedule import learning_rate
 from speechrnn.training.step import Learner
 

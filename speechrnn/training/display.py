@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from speechrnn.evaluation.error_rates import ErrorRates
+from speechrnn.files import write_atomically
+
+HISTORY = "history.jsonl"
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,20 @@ class Validation:
     training_seconds: float  # so far, stops left out
 
 
+def history(output: Path) -> list[dict[str, Any]]:
+    """The validations of a run so far, the oldest first; a ``Validation``'s fields each."""
+    path = output / HISTORY
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 class Display:
     """Progress on stderr, logs under the run directory."""
 
     def __init__(self, output: Path, epochs: int, pairs: int, quiet: bool = False):
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
         self._pairs = pairs
-        self._history = output / "history.jsonl"
+        self._output = output
         self._writer = tf.summary.create_file_writer(str(output / "events"))
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
@@ -55,6 +66,12 @@ class Display:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
         self._writer.close()
+
+    def rewind(self, epoch: int) -> None:
+        """Forget validations from ``epoch`` on: training goes on before them."""
+        kept = [line for line in history(self._output) if line["epoch"] < epoch]
+        lines = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self._output / HISTORY, lines.encode())
 
     def say(self, message: str) -> None:
         self.console.print(message, markup=False, highlight=False)
@@ -84,7 +101,7 @@ class Display:
         with self._writer.as_default(step=v.step):
             for name in ("dev_loss", "wer", "cer"):
                 tf.summary.scalar(f"dev/{name}", getattr(v, name))
-        with open(self._history, "a", encoding="utf-8") as file:
+        with open(self._output / HISTORY, "a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(v)) + "\n")
         low, high = rates.wer_ci95
         self.say(

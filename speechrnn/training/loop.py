@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -101,6 +99,7 @@ class Trainer:
             )
         self.learner.restore(arrays)
         self.position = Position(**state)
+        self.display.rewind(self.position.epoch)
         self.display.say(
             f"going on from epoch {self.position.epoch + 1}, batch {self.position.batch + 1}"
         )
@@ -235,9 +234,3 @@ def _card(
             "words": rates.words,
         },
     }
-
-
-def history(output: Path) -> list[dict[str, Any]]:
-    """The validations of a run, the oldest first."""
-    lines = (output / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
