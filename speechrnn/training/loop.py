@@ -82,20 +82,23 @@ class Trainer:
         self.train_set, self.dev_set, self.display = train_set, dev_set, display
         self.position = Position()
         self.checkpoints = recipe.output / "checkpoints"
+        self.saved = time.monotonic()
         # What must not change between the stops of one run.
         sections = recipe.fingerprint("seed", "features", "text", "model")
-        self.identity = sections + train_set.index.corpus_sha256
+        plan = f"{recipe.data.batch_seconds:g}"
+        self.identity = "-".join([sections, train_set.index.corpus_sha256, plan])
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, if there is one."""
         found = checkpoint.load_newest(self.checkpoints)
         if found is None:
+            self.display.rewind(0)
             return
         arrays, state = found
         if state.pop("identity") != self.identity:
             raise RecipeError(
-                f"{self.recipe.output} holds a run with another seed, model, features, text rules "
-                "or data; name another output, or delete that folder"
+                f"{self.recipe.output} holds a run with another seed, model, features, text rules, "
+                "batch size or data; name another output, or delete that folder"
             )
         self.learner.restore(arrays)
         self.position = Position(**state)
@@ -122,7 +125,7 @@ class Trainer:
         """The rest of the current epoch; returns seconds of audio per second."""
         at = self.position
         planned = len(self.train_set.plan(at.epoch))
-        started = ticked = saved = time.monotonic()
+        started = ticked = time.monotonic()
         audio = 0.0
         failures: deque[list[str]] = deque(maxlen=NON_FINITE_IN_A_ROW)
         while at.batch < planned:
@@ -149,9 +152,8 @@ class Trainer:
                 {"all": float(norm), **norms},
                 audio / (now - started),
             )
-            if now - saved > self.section.checkpoint_every_seconds:
+            if now - self.saved > self.section.checkpoint_every_seconds:
                 self._save()
-                saved = now
         return audio / max(1e-9, time.monotonic() - started)
 
     def _names(self, batch: Batch) -> list[str]:
@@ -207,6 +209,7 @@ class Trainer:
         state = {**vars(self.position), "identity": self.identity}
         keep = self.section.keep_checkpoints
         checkpoint.save(self.checkpoints, self.position.step, self.learner.arrays(), state, keep)
+        self.saved = time.monotonic()
 
     def _out_of_patience(self) -> bool:
         return 0 < self.section.patience_validations <= self.position.validations_without_gain
