@@ -54,7 +54,8 @@ def score(recipe: Recipe, forms: dict[str, Path], split: str, show: int = 3) -> 
     Returns the summary and writes it to ``output/summary.json``.
     """
     console.rule(f"4. Score on the {split} split")
-    utterances = [u for u in manifest.read(recipe.data.manifest) if u.split == split]
+    listed = manifest.read(recipe.data.manifest, recipe.data.dev_fraction)
+    utterances = [u for u in listed if u.split == split]
     results = {name: evaluate(open_model(path), utterances) for name, path in forms.items()}
     for name, result in results.items():
         low, high = result.rates.wer_ci95

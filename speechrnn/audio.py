@@ -122,9 +122,9 @@ def from_pcm16(pcm: np.ndarray) -> np.ndarray:
 
 def _require_recording(path: Path) -> None:
     """Refuse what libsndfile would misreport: no file, a folder, a pipe, nothing, half a file."""
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises where a folder may not be searched
         raise AudioError(f"{path} does not exist; correct the path", "missing")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise AudioError(f"{path} is a folder or a device; name a recording", "unreadable")
     try:
         with path.open("rb") as stream:

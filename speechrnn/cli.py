@@ -1,7 +1,8 @@
 """The speechrnn command: each subcommand parses, makes one library call, and prints.
 
 stdout is the answer, text or with --json one JSON object; stderr is for people. Exit codes:
-0 ok, 2 usage, 3 bad data, 4 bad model.
+0 ok, 1 the machine refused (no space, no permission, no memory), 2 usage, 3 bad data, 4 bad
+model, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train a recurrent CTC speech recogniser on your own recordings; ship it as one file.",
-    epilog="A first recogniser in minutes: make quickstart. MODEL is a run directory, a SavedModel "
-    "directory or a .tflite file, everywhere.",
+    epilog="MODEL is a run directory, a SavedModel directory or a .tflite file, everywhere.\n\n"
+    "A first recogniser in minutes: make quickstart. Your own recordings: prepare and train with "
+    "data.manifest naming a CSV of path and text, then evaluate, export and transcribe.\n\n"
+    "Exit codes: 0 ok, 1 the machine refused (space, permission, memory), 2 usage, 3 bad data, "
+    "4 bad model, 130 interrupted.",
 )
 console = Console(stderr=True, soft_wrap=True)
+
+REFUSED, INTERRUPTED = 1, 130  # exit codes beside those of ``errors``
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/an4.yaml.")]
 Overrides = Annotated[
@@ -42,16 +48,32 @@ Phrases = Annotated[
 
 
 def main() -> None:
-    """Run the command; turns the project's own errors into a message and an exit code."""
+    """Run the command; errors that have a cause outside become a message and an exit code."""
     try:
         app()
     except SpeechRNNError as error:
-        complain(error)
+        complain(str(error))
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except refusals() as error:
+        complain(
+            f"the machine refused: {error or type(error).__name__}; check the path, its "
+            "permissions, and the free space and memory"
+        )
+        sys.exit(REFUSED)
 
 
-def complain(error: SpeechRNNError) -> None:
-    console.print(f"error: {error}", style="red", markup=False, highlight=False)
+def refusals() -> tuple[type[Exception], ...]:
+    """What missing space, memory and permission raise; TensorFlow has classes of its own."""
+    errors = getattr(sys.modules.get("tensorflow"), "errors", None)
+    if errors is None:
+        return (OSError, MemoryError)
+    return (OSError, MemoryError, errors.ResourceExhaustedError, errors.PermissionDeniedError)
+
+
+def complain(message: str) -> None:
+    console.print(f"error: {message}", style="red", markup=False, highlight=False)
 
 
 def answer(data: dict[str, Any] | list[Any], text: str, as_json: bool) -> None:
@@ -64,7 +86,17 @@ def load_recipe(path: Path, overrides: list[str] | None) -> Recipe:
     return recipe.load(path, overrides or [])
 
 
-@app.command()
+def examples(*lines: str) -> str:
+    """The end of a command's help; typer keeps paragraphs apart, and nothing else."""
+    return "\n\n".join(["Examples:", *lines])
+
+
+@app.command(
+    epilog=examples(
+        "speechrnn prepare configs/an4.yaml",
+        "speechrnn prepare configs/an4.yaml data.manifest=mine.csv output=runs/mine",
+    )
+)
 def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Check recordings and transcripts and write them as shards with an index.
 
@@ -91,8 +123,17 @@ def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
         )
 
 
-@app.command()
-def train(recipe: RecipeFile, overrides: Overrides = None, quiet: bool = False) -> None:
+@app.command(
+    epilog=examples(
+        "speechrnn train configs/an4.yaml",
+        "speechrnn train configs/an4.yaml data.manifest=mine.csv output=runs/mine",
+    )
+)
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
     """Train a recipe; the result is its output, a run directory.
 
     Prepares the corpus where that is not done, and goes on from the last checkpoint where
@@ -106,38 +147,59 @@ def train(recipe: RecipeFile, overrides: Overrides = None, quiet: bool = False) 
     print(f"{loaded.output}: dev WER {card['dev']['wer']:.1%} after epoch {card['epoch']}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "speechrnn evaluate runs/an4 data/an4/manifest.tsv --split dev",
+        "speechrnn evaluate model.tflite mine.csv --json",
+    )
+)
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")],
     manifest: Annotated[Path, typer.Argument(help="Recordings and transcripts, TSV or CSV.")],
     split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Word and character error rates of a model, with a 95 % interval."""
+    """Word and character error rates of a model, with a 95 % interval.
+
+    A manifest that names no splits is divided as the model's own was, so that --split dev means
+    utterances that it was not trained on.
+    """
     from speechrnn.corpora import manifest as manifests
     from speechrnn.runtime import open_model
 
     evaluation = needs_training_extra("evaluating", "speechrnn.evaluation.evaluate")
-    utterances = manifests.read(manifest)
+    recogniser = open_model(model)
+    utterances = manifests.read(manifest, recogniser.card.get("dev_fraction", 0.1))
     if split is not None:
         known = sorted({u.split for u in utterances})
         utterances = [u for u in utterances if u.split == split]
         if not utterances:
             raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
-    result = evaluation.evaluate(open_model(model), utterances)
+    result = evaluation.evaluate(recogniser, utterances)
     answer(result.to_dict(), result.table(), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "speechrnn export runs/an4 an4.tflite",
+        "speechrnn export runs/an4 an4-float32.tflite --precision float32",
+        "speechrnn export runs/an4 an4-savedmodel --format savedmodel",
+    )
+)
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     out: Annotated[Path, typer.Argument(help="The .tflite file or SavedModel directory to make.")],
     form: Annotated[str, typer.Option("--format", help="tflite or savedmodel.")] = "tflite",
-    precision: Annotated[str, typer.Option(help="float32, float16 or int8 weights.")] = "int8",
+    precision: Annotated[
+        str, typer.Option(help="Of a .tflite's weights: float32, float16 or int8.")
+    ] = "int8",
 ) -> None:
-    """Write a trained model as one file for a device, or as a SavedModel for a server."""
+    """Write a trained model as one file for a device, or as a SavedModel for a server.
+
+    Nothing is written that does not compute what the trained model computes.
+    """
     if form not in ("tflite", "savedmodel"):
         raise typer.BadParameter(f"{form!r}; choose tflite or savedmodel", param_hint="--format")
     if precision not in ("float32", "float16", "int8"):
@@ -156,7 +218,12 @@ def export(
     print(out)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "speechrnn transcribe hello.wav",
+        "speechrnn transcribe calls/a.mp3 calls/b.flac --model model.tflite --json",
+    )
+)
 def transcribe(
     recordings: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files.")],
     model: Annotated[Path | None, typer.Option(help="Default: the shipped AN4 model.")] = None,
@@ -177,7 +244,7 @@ def transcribe(
             heard = recogniser.transcribe(path)
         except DataError as error:
             failed += 1
-            complain(error)
+            complain(str(error))
             results.append({"path": str(path), "text": None, "error": str(error)})
             continue
         words = [
@@ -203,7 +270,12 @@ def transcribe(
         raise DataError(f"{failed} of {len(recordings)} recordings could not be transcribed")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "speechrnn benchmark model.tflite",
+        "speechrnn benchmark runs/an4 --seconds 30 --json",
+    )
+)
 def benchmark(
     model: Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")],
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of the test clip.")] = 10,
@@ -217,12 +289,15 @@ def benchmark(
     answer(result.to_dict(), result.table(), as_json)
 
 
-@app.command()
+@app.command(epilog=examples("speechrnn info model.tflite", "speechrnn info mine.csv"))
 def info(
     path: Annotated[Path, typer.Argument(help="A model, a run directory or a manifest.")],
     as_json: Json = False,
 ) -> None:
-    """What a model, a run or a manifest is and holds."""
+    """What a model, a run or a manifest is and holds.
+
+    A manifest is told by its name: .tsv, .csv, .json or .jsonl.
+    """
     from speechrnn.runtime.describe import describe
 
     result = describe(path)
@@ -230,7 +305,12 @@ def info(
     answer(result, text, as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "speechrnn synth phrases.txt corpus",
+        "speechrnn synth phrases.txt corpus --language el --per-phrase 20",
+    )
+)
 def synth(
     phrases: Phrases,
     out: Annotated[Path, typer.Argument(help="The folder for the corpus.")],
@@ -259,7 +339,7 @@ def synth(
     print(manifest)
 
 
-@app.command()
+@app.command(epilog=examples("speechrnn record phrases.txt corpus --speaker ada"))
 def record(
     phrases: Phrases,
     out: Annotated[Path, typer.Argument(help="The folder for the corpus.")],

@@ -23,11 +23,11 @@ REPOSITORY = Path(__file__).parents[1]
 TINY = {
     "name": "whistles",
     "seed": 1,
-    "data": {"batch_seconds": 12, "shard_utterances": 32, "workers": 1},
+    "data": {"batch_seconds": 6, "shard_utterances": 32, "workers": 1},
     "features": {"mels": 20},
     "augment": {"speed": [0.95, 1.05], "time_masks": 1, "time_mask_ms": 30},
-    "model": {"cell": "gru", "units": 24, "layers": 1, "conv_channels": 4, "dropout": 0.1},
-    "training": {"epochs": 12, "learning_rate": 0.02, "clip_norm": 5.0, "show_pairs": 1},
+    "model": {"units": 32, "layers": 1, "conv_channels": 8, "dropout": 0.1},
+    "training": {"epochs": 8, "learning_rate": 0.02, "clip_norm": 5.0, "show_pairs": 1},
 }
 
 
@@ -38,7 +38,7 @@ def whistle(text, seed, level=0.3):
     for char in text:
         time = np.arange(int(rng.uniform(0.12, 0.18) * RATE)) / RATE
         hertz = HERTZ.get(char, 0) * rng.uniform(0.97, 1.03)
-        parts += [level * np.sin(2 * np.pi * hertz * time), np.zeros(int(0.05 * RATE))]
+        parts += [level * np.sin(2 * np.pi * hertz * time), np.zeros(int(0.08 * RATE))]
     wave = np.concatenate(parts)
     return (wave + rng.normal(0, 0.003, len(wave))).astype(np.float32)
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import speechrnn
 from speechrnn import model as network
 from speechrnn.data.dataset import DEV, TRAIN, Batch, Batches, recogniser_spec
-from speechrnn.data.prepare import prepare
+from speechrnn.data.prepare import REPORT_FILE, prepare
 from speechrnn.errors import RecipeError, TrainingDiverged
 from speechrnn.evaluation.error_rates import ErrorRates
 from speechrnn.files import write_atomically
@@ -59,6 +59,9 @@ def train(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
         trainer = Trainer(recipe, Learner(model, spec, recipe), train_set, dev_set, display)
         trainer.resume()
         write_atomically(recipe.output / "recipe.yaml", recipe.to_yaml().encode())
+        if index.rejected:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in index.rejected.items())
+            display.say(f"left out: {reasons}; see {recipe.prepared / REPORT_FILE}")
         display.say(
             f"{recipe.name}: {model.count_params():,} parameters; {index.seconds(TRAIN) / 3600:.2f}"
             f" h to train on, {index.seconds(DEV) / 3600:.2f} h to validate on"
@@ -224,6 +227,7 @@ def _card(
         "speechrnn": speechrnn.__version__,
         "tensorflow": tf.__version__,
         "corpus_sha256": dev_set.index.corpus_sha256,
+        "dev_fraction": recipe.data.dev_fraction,  # divides a manifest without splits again
         "train_hours": round(dev_set.index.seconds(TRAIN) / 3600, 3),
         "parameters": int(learner.model.count_params()),
         "epoch": position.epoch + 1,

@@ -73,18 +73,23 @@ def load(folder: str | Path) -> Trained:
         description = json.loads((folder / MODEL).read_bytes())
         data = (folder / Path(description["weights"]).name).read_bytes()
         expected = description["sha256"]
-        card = description["card"]
-    except FileNotFoundError as error:
+        card, spec_data = description["card"], description["spec"]
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
-            f"{folder} holds no trained model ({Path(error.filename).name} is missing); train "
-            "with this output directory first"
+            f"{folder} holds no trained model (no {Path(error.filename).name}); name a run "
+            "directory, or train with this output directory first"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / MODEL} is damaged ({error!r}); train again") from error
     if hashlib.sha256(data).hexdigest() != expected:
         raise ModelError(f"{folder}: the weights are damaged (their sha256 differs); train again")
-    spec = RecogniserSpec.from_dict(description["spec"])
+    spec = RecogniserSpec.from_dict(spec_data)
     model = network.build(spec)
     arrays = checkpoint.unpack_arrays(data)
-    model.set_weights([arrays[name] for name in sorted(arrays)])
+    try:
+        model.set_weights([arrays[name] for name in sorted(arrays)])
+    except ValueError as error:
+        raise ModelError(
+            f"{folder / MODEL} describes another network than its weights are of; train again"
+        ) from error
     return Trained(model, spec, card)
