@@ -58,7 +58,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except refusals() as error:
         complain(
-            f"the machine refused: {error or type(error).__name__}; check the path, its "
+            f"the machine refused: {str(error) or type(error).__name__}; check the path, its "
             "permissions, and the free space and memory"
         )
         sys.exit(REFUSED)

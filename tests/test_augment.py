@@ -79,3 +79,17 @@ def test_speed_scales_length_and_pitch_and_nothing_else(rate):
     inner = slice(2, length - 2)  # the ends have neighbours of silence
     np.testing.assert_allclose(changed[0, inner], expected[inner], atol=5e-3)
     assert not changed[0, length:].numpy().any()
+
+
+@pytest.mark.parametrize(("hertz", "below_db"), [(500, 75), (2000, 40), (3000, 30)])
+def test_speed_change_distorts_as_little_as_it_says(hertz, below_db):
+    phase = 2 * np.pi * hertz / 16000
+    wave = np.sin(phase * np.arange(16000)).astype(np.float32)
+    rate = np.float32(1.1)
+    changed, _ = change_speed(tf.constant(wave[None]), tf.constant([16000]), tf.constant([rate]))
+    heard = changed.numpy()[0][50:-50]
+    angle = phase * float(rate) * np.arange(len(heard))
+    basis = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    tone = basis @ np.linalg.lstsq(basis, heard, rcond=None)[0]
+    error_db = 10 * np.log10(np.mean((heard - tone) ** 2) / np.mean(tone**2))
+    assert error_db < -below_db

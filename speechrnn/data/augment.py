@@ -85,8 +85,9 @@ def change_speed(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Play (batch, samples) at ``rates`` (batch,): 1.1 is shorter and higher.
 
-    Cubic (Catmull-Rom) interpolation: its images lie 30 dB or more below speech up to 4 kHz,
-    and it costs a few percent of a training step. Returns the new waveforms and lengths.
+    Cubic (Catmull-Rom) interpolation. At 16 kHz its error lies 44 dB below a tone of 2 kHz, 32
+    below one of 3 kHz and 17 below one of 5 kHz, where it also loses 1.2 dB. Returns the new
+    waveforms and lengths.
     """
     lengths = tf.cast(tf.floor(tf.cast(samples, tf.float32) / rates), tf.int32)
     # In float32 a position 20 s into the audio would be off by a 64th of a sample.

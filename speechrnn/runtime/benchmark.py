@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import statistics
 import subprocess
@@ -75,17 +76,31 @@ def _measure_here(model: Path, seconds: float, runs: int) -> Cost:
         times.append(time.perf_counter() - start)
     # The first result is slower (allocation, tracing); it is told apart, not averaged in.
     first, repeated = times[0], times[1:]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kilobytes
     return Cost(
         model=str(model),
         size_bytes=size_of(model),
         load_s=load,
         first_result_s=first,
         real_time_factor=statistics.median(repeated) / seconds,
-        peak_rss_bytes=peak,
+        peak_rss_bytes=_peak_rss(),
         clip_s=seconds,
         runs=runs,
     )
+
+
+def _peak_rss() -> int:
+    """Bytes this process has held at most.
+
+    Linux's ru_maxrss would do, did it not start at what the process held that started this one.
+    """
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    except OSError:
+        found = None
+    if found:
+        return 1024 * int(found[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def size_of(model: Path) -> int:
