@@ -63,7 +63,9 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["speechrnn", "speechrnn.*"]),
-    package_data={"speechrnn": ["py.typed", "pretrained/*.tflite", "pretrained/*.md"]},
+    package_data={
+        "speechrnn": ["py.typed", "pretrained/*.tflite", "pretrained/*.md", "pretrained/LICENSE*"]
+    },
     python_requires=">=3.11,<3.14",
     install_requires=DEVICE,
     extras_require=EXTRAS,
