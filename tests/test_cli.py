@@ -11,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import soundfile
 import soxr
 import tensorflow as tf
 import typer
-from conftest import RATE, REPOSITORY, TINY, whistle, write_recipe
+from conftest import RATE, REPOSITORY, whistle, write_recipe
 
 from speechrnn import cli, recipe
 from speechrnn.corpora import manifest
@@ -27,7 +28,6 @@ from speechrnn.corpora.manifest import Utterance
 from speechrnn.data.prepare import prepare, rejections
 from speechrnn.runtime import Recognizer, container
 
-CELL = TINY["model"]["cell"]
 COMMANDS = (
     *("prepare", "train", "evaluate", "export", "transcribe"),
     *("benchmark", "info", "synth", "record"),
@@ -74,18 +74,23 @@ def threads(monkeypatch):
 
 @pytest.fixture(scope="session")
 def clear(whistles, forms):
-    """The dev utterance that is recognised most surely, with a little noise too."""
-    recogniser = Recognizer(forms["int8"])
+    """The dev utterance that is heard most surely, with and without a little noise, and as its
+    text what is heard: how well whistles are learned is not the subject here."""
+    recognisers = [Recognizer(forms[name]) for name in ("float32", "int8")]
     rng = np.random.default_rng(0)
 
-    def sureness(utterance):
+    def heard(utterance):
         wave, _ = soundfile.read(utterance.path, dtype="float32")
         noisy = [wave + rng.normal(0, sigma, len(wave)) for sigma in (0, 0.004, 0.004, 0.004)]
-        heard = [recogniser.transcribe(each) for each in noisy]
-        right = all(each.text == utterance.text for each in heard)
-        return right * min((word.confidence for each in heard for word in each.words), default=0)
+        found = [each.transcribe(one) for each in recognisers for one in noisy]
+        words = [word.confidence for each in found for word in each.words]
+        alike = len({each.text for each in found}) == 1 and " " in found[0].text
+        return alike * min(words, default=0), replace(utterance, text=found[0].text)
 
-    return max((u for u in manifest.read(whistles) if u.split == "dev"), key=sureness)
+    dev = [heard(u) for u in manifest.read(whistles) if u.split == "dev"]
+    sureness, utterance = max(dev, key=lambda pair: pair[0])
+    assert sureness > 0, "no whistle is heard twice alike: the fixture `trained` learned too little"
+    return utterance
 
 
 def hypotheses(result):
@@ -198,18 +203,28 @@ def test_containers_rates_channels_and_sample_widths_do_not_matter(
     wave, _ = soundfile.read(clear.path, dtype="float32")
     faster = soxr.resample(wave, RATE, 44_100)
     soundfile.write(tmp_path / "stereo.wav", np.stack([wave, wave], axis=1), RATE)
+    soundfile.write(tmp_path / "double.wav", wave, RATE, subtype="DOUBLE")
+    soundfile.write(tmp_path / "telephone.wav", wave, RATE, subtype="ULAW")
     soundfile.write(tmp_path / "44100.flac", faster, 44_100)
-    soundfile.write(tmp_path / "compressed.mp3", faster, 44_100, format="MP3")
-    soundfile.write(tmp_path / "compressed.ogg", wave, RATE, format="OGG")
-    soundfile.write(tmp_path / "opus.ogg", wave, RATE, format="OGG", subtype="OPUS")
-    soundfile.write(tmp_path / "8bit.wav", wave, RATE, subtype="PCM_U8")
-    soundfile.write(tmp_path / "float.wav", wave, RATE, subtype="DOUBLE")
+    soundfile.write(tmp_path / "compact.mp3", faster, 44_100, format="MP3", compression_level=0)
+    soundfile.write(tmp_path / "compact.ogg", wave, RATE, format="OGG", compression_level=0)
     paths = sorted(tmp_path.iterdir())
     for form in ("run", "savedmodel", "int8"):
         code, out, _ = speechrnn("transcribe", *paths, "--model", forms[form], "--json")
         assert code == 0
         texts = {Path(heard["path"]).name: heard["text"] for heard in json.loads(out)}
         assert texts == {path.name: clear.text for path in paths}, form
+
+
+def test_eight_bits_are_heard_as_they_are_decoded(speechrnn, forms, clear, tmp_path):
+    """Their noise, 50 dB below full scale, may well be heard as something else."""
+    wave, _ = soundfile.read(clear.path, dtype="float32")
+    soundfile.write(tmp_path / "8bit.wav", wave, RATE, subtype="PCM_U8")
+    content = (tmp_path / "8bit.wav").read_bytes()[44 : 44 + len(wave)]  # behind WAV's header
+    decoded = np.frombuffer(content, np.uint8) - 128.0
+    expected = Recognizer(forms["int8"]).transcribe(decoded / 128).text
+    code, out, _ = speechrnn("transcribe", tmp_path / "8bit.wav", "--model", forms["int8"])
+    assert (code, out) == (0, f"{expected}\n")
 
 
 def test_benchmark_measures_a_process_of_its_own(speechrnn, forms):
@@ -225,11 +240,12 @@ def test_benchmark_measures_a_process_of_its_own(speechrnn, forms):
 
 
 def test_info_describes_models_runs_and_manifests(speechrnn, forms, trained, whistles):
+    cell = recipe.load(trained / "recipe.yaml").model.cell
     for name, path in forms.items():
         code, out, _ = speechrnn("info", path, "--json")
         facts = json.loads(out)
         kind = name if name in ("run", "savedmodel") else "tflite"
-        assert (code, facts["kind"], facts["alphabet"], facts["cell"]) == (0, kind, " abcd", CELL)
+        assert (code, facts["kind"], facts["alphabet"], facts["cell"]) == (0, kind, " abcd", cell)
         assert facts["name"] == "whistles" and facts["size_bytes"] > 0
     code, out, _ = speechrnn("info", whistles, "--json")
     facts = json.loads(out)

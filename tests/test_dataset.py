@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE, TINY, write_recipe
+from conftest import RATE, write_recipe
 
 from speechrnn import data, recipe
 from speechrnn.audio import from_pcm16
@@ -159,7 +159,7 @@ def test_the_first_epoch_goes_from_short_to_long_and_no_batch_is_over_budget(tra
     assert [row.samples for row in second] != lengths
     for rows in train.plan(1):
         longest = max(train.rows[i].samples for i in rows)
-        assert longest * len(rows) <= TINY["data"]["batch_seconds"] * RATE
+        assert longest * len(rows) <= train.recipe.data.batch_seconds * RATE
 
 
 def test_speed_never_takes_the_frames_that_the_labels_need(tmp_path):
@@ -173,7 +173,7 @@ def test_speed_never_takes_the_frames_that_the_labels_need(tmp_path):
         utterances.append(Utterance(name, tmp_path / f"{name}.wav", text, "train"))
     manifest.write(tmp_path / "manifest.tsv", utterances)
     fast = {"speed": [1.6, 2.0]}
-    path = write_recipe(tmp_path, tmp_path / "manifest.tsv", augment=fast, features={"mels": 20})
+    path = write_recipe(tmp_path, tmp_path / "manifest.tsv", augment=fast)
     batches = source(recipe.load(path))
     stride = batches.spec.model.time_stride
     for batch in arrays(batches.epochs(0, 20)):
@@ -213,4 +213,8 @@ def test_one_graph_serves_batches_of_every_shape(train, monkeypatch):
     shapes = {batch["features"].shape for batch in dataset}
     assert len(shapes) > 5
     assert len(traced) == built
-    assert dataset.element_spec["features"].shape.as_list() == [None, None, 20]
+    assert dataset.element_spec["features"].shape.as_list() == [
+        None,
+        None,
+        train.recipe.features.mels,
+    ]
