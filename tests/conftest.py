@@ -26,7 +26,7 @@ TINY = {
     "data": {"batch_seconds": 6, "shard_utterances": 32, "workers": 1},
     "features": {"mels": 20},
     "augment": {"speed": [0.95, 1.05], "time_masks": 1, "time_mask_ms": 30},
-    "model": {"units": 32, "layers": 1, "conv_channels": 8, "dropout": 0.1},
+    "model": {"units": 32, "layers": 1, "subsampling": "stack", "dropout": 0.1},
     "training": {"epochs": 8, "learning_rate": 0.02, "clip_norm": 5.0, "show_pairs": 1},
 }
 
