@@ -1,6 +1,6 @@
 """From nothing to a recogniser on a device: synthetic speech, training, export, transcripts.
 
-    make quickstart                                  about 8 minutes on two cores
+    make quickstart                                  about 7 minutes on two cores
     python pipelines/quickstart.py training.epochs=5
 
 espeak-ng speaks digit strings, spelled words and commands with many voices; a small
@@ -66,7 +66,7 @@ def main(overrides: list[str]) -> dict[str, Any]:
     console = Console(stderr=True, soft_wrap=True)
     console.print(
         "Quickstart: speaks 45 minutes of synthetic speech, trains a recogniser on it, exports it "
-        "and transcribes clips it has never heard. About 8 minutes on two cores."
+        "and transcribes clips it has never heard. About 7 minutes on two cores."
     )
     loaded = recipe.load(CONFIG, overrides)
     speak(loaded, console)
