@@ -27,7 +27,7 @@ TINY = {
     "features": {"mels": 20},
     "augment": {"speed": [0.95, 1.05], "time_masks": 1, "time_mask_ms": 30},
     "model": {"units": 32, "layers": 1, "subsampling": "stack", "dropout": 0.1},
-    "training": {"epochs": 8, "learning_rate": 0.02, "clip_norm": 5.0, "show_pairs": 1},
+    "training": {"epochs": 14, "learning_rate": 0.01, "clip_norm": 5.0, "show_pairs": 1},
 }
 
 
@@ -40,7 +40,7 @@ def whistle(text, seed, level=0.3):
         hertz = HERTZ.get(char, 0) * rng.uniform(0.97, 1.03)
         parts += [level * np.sin(2 * np.pi * hertz * time), np.zeros(int(0.08 * RATE))]
     wave = np.concatenate(parts)
-    return (wave + rng.normal(0, 0.003, len(wave))).astype(np.float32)
+    return (wave + rng.normal(0, rng.uniform(0.001, 0.01), len(wave))).astype(np.float32)
 
 
 def write_corpus(folder, train=60, dev=12, seed=0):
