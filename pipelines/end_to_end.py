@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,6 @@ def train_and_export(recipe: Recipe) -> dict[str, Path]:
         "float32": recipe.output / f"{recipe.name}-float32.tflite",
         "int8": recipe.output / f"{recipe.name}-int8.tflite",
     }
-    if forms["savedmodel"].exists():
-        shutil.rmtree(forms["savedmodel"])
     export_savedmodel(trained.model, trained.spec, trained.card, forms["savedmodel"])
     for precision in ("float32", "int8"):
         export_tflite(trained.model, trained.spec, trained.card, forms[precision], precision)
@@ -51,7 +48,7 @@ def train_and_export(recipe: Recipe) -> dict[str, Path]:
 def score(recipe: Recipe, forms: dict[str, Path], split: str, show: int = 3) -> dict[str, Any]:
     """Score every form on a split and transcribe a few of its clips with the int8 file.
 
-    Returns the summary and writes it to ``output/summary.json``.
+    Returns the summary, which ``write_summary`` saves.
     """
     console.rule(f"4. Score on the {split} split")
     listed = manifest.read(recipe.data.manifest, recipe.data.dev_fraction)

@@ -262,6 +262,8 @@ def transcribe(
         )
         if not as_json:
             print(f"{path}\t{heard.text}" if len(recordings) > 1 else heard.text)
+            if not heard.text:
+                console.print(f"{path}: nothing was heard", markup=False, highlight=False)
             for word in heard.words if timestamps else ():
                 print(f"  {word.start_s:7.2f} {word.end_s:7.2f}  {word.text}")
     if as_json:

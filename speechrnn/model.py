@@ -14,7 +14,9 @@ CELLS = {"simple_rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
 CONVOLUTION_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2)}
 
 
-def build(spec: RecogniserSpec, seed: int = 0, product_dtype: str = "float32") -> keras.Model:
+def build(
+    spec: RecogniserSpec, seed: int | None = 0, product_dtype: str = "float32"
+) -> keras.Model:
     """A network with fresh weights: model(features, frames) -> logits.
 
     features (batch, frames, dimension) float32, normalised; frames (batch,) int32, the valid
@@ -23,11 +25,14 @@ def build(spec: RecogniserSpec, seed: int = 0, product_dtype: str = "float32") -
     An utterance's logits do not depend on its batch-mates nor on the padding behind it.
 
     Args:
-        seed: of the initial weights and of dropout.
+        seed: of the initial weights and of dropout. It becomes Keras's global seed, and so
+            Python's, NumPy's and TensorFlow's: None, for weights about to be replaced, touches
+            none of them.
         product_dtype: ``bfloat16`` computes the recurrent layers' products in it.
     """
-    keras.utils.set_random_seed(seed)
-    model = Recogniser(spec, seed, product_dtype)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    model = Recogniser(spec, seed or 0, product_dtype)
     model(tf.zeros([1, spec.model.time_stride, spec.features.dimension]), tf.constant([1]))
     return model
 

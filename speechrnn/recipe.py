@@ -82,7 +82,8 @@ class TrainingSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     clip_norm: Annotated[float, Field(gt=0)] = 1.0  # of the gradient over all weights
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # moving average that is scored; 0: none
-    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products
+    # Of matrix products in training and validation; saved and exported models use float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
     sorted_first_epoch: bool = True  # short utterances first, once
     validate_every_epochs: Annotated[int, Field(gt=0)] = 1
     patience_validations: Annotated[int, Field(ge=0)] = 0  # without a better dev WER; 0: no limit

@@ -93,3 +93,13 @@ def test_speed_change_distorts_as_little_as_it_says(hertz, below_db):
     tone = basis @ np.linalg.lstsq(basis, heard, rcond=None)[0]
     error_db = 10 * np.log10(np.mean((heard - tone) ** 2) / np.mean(tone**2))
     assert error_db < -below_db
+
+
+def test_batch_mates_do_not_change_a_changed_speed():
+    wave = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+    batch = np.zeros((2, 4500), np.float32)
+    batch[0, :4000] = wave
+    rate = tf.constant([0.9, 1.1])
+    alone, _ = change_speed(tf.constant(wave[None]), tf.constant([4000]), rate[:1])
+    together, lengths = change_speed(tf.constant(batch), tf.constant([4000, 4500]), rate)
+    np.testing.assert_array_equal(together[0, : lengths[0]], alone[0])

@@ -344,10 +344,9 @@ def test_transcribe_does_what_it_can_and_reports_the_rest(
 def test_a_silent_recording_has_no_text(speechrnn, forms, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     for form in ("run", "savedmodel", "int8"):
-        assert speechrnn("transcribe", tmp_path / "silent.wav", "--model", forms[form])[:2] == (
-            0,
-            "\n",
-        )
+        code, out, err = speechrnn("transcribe", tmp_path / "silent.wav", "--model", forms[form])
+        assert (code, out) == (0, "\n")
+        assert "silent.wav: nothing was heard" in err
 
 
 def test_prepare_rejects_by_name_and_a_training_on_the_rest_works(

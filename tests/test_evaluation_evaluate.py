@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -91,10 +92,15 @@ def test_progress_goes_to_stderr_alone(capsys):
     assert "evaluating" in shown.err
 
 
-def test_an_id_that_stands_twice_is_refused():
-    utterances = recorded({"a": "one", "b": "two"})
-    with pytest.raises(ScoringError, match="1 utterance ids stand more than once: a"):
-        evaluate(Parrot({}), [*utterances, utterances[0]], progress=False)
+def test_the_first_of_an_id_is_scored_and_the_later_one_is_a_failure():
+    texts = {"a": "one", "b": "two"}
+    utterances = recorded(texts)
+    again = dataclasses.replace(utterances[0], text="three")
+    result = evaluate(Parrot(texts), [*utterances, again], progress=False)
+    assert (result.rates.utterances, result.rates.wer) == (2, 0.0)
+    assert [(failure.utterance_id, failure.reason) for failure in result.failures] == [
+        ("a", "duplicate_id")
+    ]
 
 
 def test_nothing_to_evaluate_is_an_error():

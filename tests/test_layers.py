@@ -83,3 +83,10 @@ def test_config_round_trip_keeps_the_product_dtype(cell):
     config = cell(4, product_dtype="bfloat16", go_backwards=True).get_config()
     again = cell.from_config(config)
     assert (again.product_dtype, again.go_backwards) == ("bfloat16", True)
+
+
+@pytest.mark.parametrize("mask", [[False, True, True], [True, False, True]])
+def test_padding_that_does_not_follow_the_frames_is_refused(mask):
+    layer = layers.LSTM(4, return_sequences=True, zero_output_for_mask=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="holes or begins with padding"):
+        layer(tf.zeros([1, 3, 2]), mask=tf.constant([mask]))

@@ -141,9 +141,14 @@ def test_given_splits_are_kept_as_they_are(tmp_path: Path) -> None:
     assert [u.split for u in listed(tmp_path, content)] == ["test", "test"]
 
 
-def test_duplicates_are_named(tmp_path: Path) -> None:
+def test_the_first_of_an_id_is_kept_and_the_later_ones_are_named_with_their_lines(
+    tmp_path: Path,
+) -> None:
     utterances = listed(tmp_path, "id,path,text\na,1.wav,x\nb,2.wav,x\na,3.wav,x\n")
-    assert manifest.duplicates(utterances) == {"a"}
+    kept, [(later, message)] = manifest.without_duplicates(utterances)
+    assert [u.path.name for u in kept] == ["1.wav", "2.wav"]
+    assert later.path.name == "3.wav"
+    assert message.startswith("line 4: utterance_id a already stands in line 2")
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -6,12 +6,11 @@ import keras
 import tensorflow as tf
 
 from speechrnn import ctc, data, model, recipe
-from speechrnn.data.prepare import prepare
 
 
 def main():
     settings = recipe.load(sys.argv[1], sys.argv[2:])
-    spec = data.recogniser_spec(settings, prepare(settings))
+    spec = data.recogniser_spec(settings)
     network = model.build(spec, seed=settings.seed)
     optimizer = keras.optimizers.Adam(settings.training.learning_rate)
 
@@ -20,13 +19,12 @@ def main():
         with tf.GradientTape() as tape:
             logits = network(features, frames, training=True)
             loss = tf.reduce_mean(ctc.loss(logits, model.output_frames(frames, spec.model), labels))
-        gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply(gradients, network.trainable_variables)
+        weights = network.trainable_variables
+        optimizer.apply(tape.gradient(loss, weights), weights)
         return loss
 
-    for batch in data.batches(settings, "train").repeat(settings.training.epochs):
-        loss = step(batch["features"], batch["frames"], batch["labels"])
-        print(f"loss {loss:.2f}")
+    for batch in data.batches(settings, "train", settings.training.epochs):
+        print(f"loss {step(batch['features'], batch['frames'], batch['labels']):.2f}")
 
 
 if __name__ == "__main__":  # preparation starts processes, which import this file

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -95,10 +94,21 @@ def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None
     write_atomically(path, ("\n".join(rows) + "\n").encode())
 
 
-def duplicates(utterances: Iterable[Utterance]) -> set[str]:
-    """The ids that stand more than once."""
-    counts = Counter(utterance.utterance_id for utterance in utterances)
-    return {utterance_id for utterance_id, count in counts.items() if count > 1}
+def without_duplicates(
+    utterances: Iterable[Utterance],
+) -> tuple[list[Utterance], list[tuple[Utterance, str]]]:
+    """The first utterance of every id, in order; and the later ones, each with what is wrong."""
+    first: dict[str, Utterance] = {}
+    later = []
+    for utterance in utterances:
+        owner = first.setdefault(utterance.utterance_id, utterance)
+        if owner is not utterance:
+            message = (
+                f"line {utterance.line}: utterance_id {utterance.utterance_id} already stands "
+                f"in line {owner.line}; give each utterance its own"
+            )
+            later.append((utterance, message))
+    return list(first.values()), later
 
 
 def _content(path: Path) -> str:

@@ -90,6 +90,8 @@ def change_speed(
     waveforms and lengths.
     """
     lengths = tf.cast(tf.floor(tf.cast(samples, tf.float32) / rates), tf.int32)
+    # The longest row ends as the others do: in silence, not in its own last sample repeated.
+    waveforms = tf.pad(waveforms, [[0, 0], [0, 2]])
     # In float32 a position 20 s into the audio would be off by a 64th of a sample.
     position = (
         tf.range(tf.reduce_max(lengths), dtype=tf.float64) * tf.cast(rates, tf.float64)[:, None]

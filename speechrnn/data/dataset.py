@@ -23,17 +23,19 @@ Batch = dict[str, tf.Tensor]
 TRAIN, DEV = "train", "dev"
 
 
-def recogniser_spec(recipe: Recipe, index: Index) -> RecogniserSpec:
-    """What a model for this recipe and these prepared utterances is."""
+def recogniser_spec(recipe: Recipe, index: Index | None = None) -> RecogniserSpec:
+    """What a model for this recipe and its prepared utterances is."""
+    index = index or prepare(recipe)
     return RecogniserSpec(recipe.features, index.alphabet, recipe.model, index.statistics)
 
 
-def batches(recipe: Recipe, split: str) -> tf.data.Dataset:
-    """One pass over a split, prepared first where it is not: training's first epoch, with its
-    augmentation, or any other split as it is. See ``Batches`` for what a batch holds."""
+def batches(recipe: Recipe, split: str, epochs: int = 1) -> tf.data.Dataset:
+    """A split, prepared first where it is not: as many epochs of training batches, each in its own
+    order and with its own augmentation, or one pass over any other split as it is. See
+    ``Batches`` for what a batch holds."""
     index = prepare(recipe)
     source = Batches(recipe, recogniser_spec(recipe, index), index, split)
-    return source.epochs(0, 1) if split == TRAIN else source.plain()
+    return source.epochs(0, epochs) if split == TRAIN else source.plain()
 
 
 class Batches:

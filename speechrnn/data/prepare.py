@@ -54,7 +54,8 @@ def prepare(recipe: Recipe, progress: bool = True) -> Index:
     """
     root, data = recipe.prepared, recipe.data
     listed = manifest.read(data.manifest, data.dev_fraction)
-    utterances, rejected = _without_duplicates(listed)
+    utterances, later = manifest.without_duplicates(listed)
+    rejected = [reject(utterance, "duplicate_id", message) for utterance, message in later]
     settings = Settings(recipe.features.sample_rate, data.min_seconds, data.max_seconds)
     plans = shards.plan(utterances, settings, data.shard_utterances)
     written = _bring_up_to_date(root, plans, settings, data.workers, progress)
@@ -99,21 +100,6 @@ def rejections(root: str | os.PathLike[str]) -> list[Rejected]:
         return [Rejected(*line.split("\t")) for line in lines]
     except (OSError, ValueError, TypeError) as error:
         raise PreparedDataError(f"cannot read {path} ({error}); run speechrnn prepare") from error
-
-
-def _without_duplicates(listed: Iterable[Utterance]) -> tuple[list[Utterance], list[Rejected]]:
-    """The first utterance of every id; the later ones are rejected."""
-    first: dict[str, Utterance] = {}
-    rejected = []
-    for utterance in listed:
-        owner = first.setdefault(utterance.utterance_id, utterance)
-        if owner is not utterance:
-            message = (
-                f"line {utterance.line}: utterance_id {utterance.utterance_id} already stands "
-                f"in line {owner.line}; give each utterance its own"
-            )
-            rejected.append(reject(utterance, "duplicate_id", message))
-    return list(first.values()), rejected
 
 
 def _bring_up_to_date(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from speechrnn.corpora.manifest import Utterance
+from speechrnn.corpora.manifest import Utterance, without_duplicates
 from speechrnn.errors import DataError, ScoringError
 from speechrnn.evaluation.error_rates import ErrorRates, score
 from speechrnn.text import Alphabet
@@ -100,17 +99,19 @@ def evaluate(
 ) -> Evaluation:
     """Transcribe every utterance and score it under the rules of the recogniser's alphabet.
 
-    A recording that cannot be read becomes a ``Failure`` and the rest goes on: a caller for
-    whom that is an error looks at ``failures``. Speakers are the groups of the interval.
-    ``progress`` draws a bar on stderr.
+    A recording that cannot be read, or whose id stood before, becomes a ``Failure`` and the rest
+    goes on: a caller for whom that is an error looks at ``failures``. Speakers are the groups of
+    the interval. ``progress`` draws a bar on stderr.
 
     Raises:
-        ScoringError: no utterances, an id twice, or no recording that could be transcribed.
+        ScoringError: no utterances, or none that could be transcribed.
         ModelError: the model itself fails.
     """
-    _check_ids(utterances)
+    if not utterances:
+        raise ScoringError("there are no utterances to evaluate; check the manifest and its split")
+    utterances, later = without_duplicates(utterances)
+    failures = [Failure(u.utterance_id, u.path, "duplicate_id", message) for u, message in later]
     hypotheses: dict[str, str] = {}
-    failures: list[Failure] = []
     audio_seconds = processing_seconds = 0.0
     with _bar(enabled=progress) as bar:
         for utterance in bar.track(utterances, description="evaluating"):
@@ -151,15 +152,3 @@ def _bar(enabled: bool) -> Progress:
         console=Console(stderr=True),
         disable=not enabled,
     )
-
-
-def _check_ids(utterances: Sequence[Utterance]) -> None:
-    if not utterances:
-        raise ScoringError("there are no utterances to evaluate; check the manifest and its split")
-    counts = Counter(utterance.utterance_id for utterance in utterances)
-    twice = [utterance_id for utterance_id, count in counts.items() if count > 1]
-    if twice:
-        raise ScoringError(
-            f"{len(twice)} utterance ids stand more than once: {', '.join(twice[:5])}"
-            f"{', ...' if len(twice) > 5 else ''}; give every utterance an id of its own"
-        )

@@ -139,6 +139,17 @@ def outer_product(a: tf.Tensor, b: tf.Tensor, dtype: str) -> tf.Tensor:
     )
 
 
+def _lengths(mask: tf.Tensor) -> tf.Tensor:
+    """(batch, time) bool -> (batch,) int32. The mask must be true up to each row's end."""
+    lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
+    tf.debugging.assert_equal(
+        mask,
+        tf.sequence_mask(lengths, tf.shape(mask)[1]),
+        "padding must follow the valid frames: this mask has holes or begins with padding",
+    )
+    return lengths
+
+
 class FastRecurrence(keras.layers.RNN):
     """Mixed into a Keras recurrent layer: replaces its loop where the fast one covers the call.
 
@@ -157,7 +168,7 @@ class FastRecurrence(keras.layers.RNN):
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         if not self._covers(mask):
             return super().inner_loop(sequences, initial_state, mask=mask, training=training)
-        lengths = None if mask is None else tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
+        lengths = None if mask is None else _lengths(mask)
         order = StepOrder(sequences, lengths, self.go_backwards)
         states = self.recurrence(order.enter(sequences), initial_state)
         final = [order.last(y, h) for y, h in zip(states, initial_state, strict=True)]

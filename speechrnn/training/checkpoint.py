@@ -29,7 +29,8 @@ def save(
     """
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left_behind in folder.glob(".step-*"):  # by a process that was killed
+        shutil.rmtree(left_behind)
     temporary.mkdir(parents=True)
     named = {f"{group}/{i}": a for group, list_ in arrays.items() for i, a in enumerate(list_)}
     contents = {ARRAYS: pack_arrays(named), STATE: json.dumps(state, indent=1).encode()}
@@ -37,7 +38,8 @@ def save(
     for name, data in {**contents, SUMS: json.dumps(sums).encode()}.items():
         write_synced(temporary / name, data)
     sync_folder(temporary)
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():  # the same step again, after a stop: never be without one
+        target.rename(folder / f".{target.name}.old")
     temporary.rename(target)
     sync_folder(folder)
     for old in checkpoints(folder)[keep:]:

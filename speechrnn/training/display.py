@@ -69,8 +69,10 @@ class Display:
 
     def rewind(self, epoch: int) -> None:
         """Forget validations from ``epoch`` on: training goes on before them."""
-        kept = [line for line in history(self._output) if line["epoch"] < epoch]
-        lines = "".join(json.dumps(line) + "\n" for line in kept)
+        self._write_history([v for v in history(self._output) if v["epoch"] < epoch])
+
+    def _write_history(self, validations: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(v) + "\n" for v in validations)
         write_atomically(self._output / HISTORY, lines.encode())
 
     def say(self, message: str) -> None:
@@ -101,8 +103,7 @@ class Display:
         with self._writer.as_default(step=v.step):
             for name in ("dev_loss", "wer", "cer"):
                 tf.summary.scalar(f"dev/{name}", getattr(v, name))
-        with open(self._output / HISTORY, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(v)) + "\n")
+        self._write_history([*history(self._output), asdict(v)])
         low, high = rates.wer_ci95
         self.say(
             f"epoch {v.epoch + 1:3d}  train loss {v.train_loss:7.2f}  dev loss {v.dev_loss:7.2f}  "

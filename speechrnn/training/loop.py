@@ -88,8 +88,9 @@ class Trainer:
         self.saved = time.monotonic()
         # What must not change between the stops of one run.
         sections = recipe.fingerprint("seed", "features", "text", "model")
-        plan = f"{recipe.data.batch_seconds:g}"
-        self.identity = "-".join([sections, train_set.index.corpus_sha256, plan])
+        plan = (recipe.data.batch_seconds, self.section.sorted_first_epoch)
+        averaged = self.section.ema_decay > 0
+        self.identity = f"{sections} {train_set.index.corpus_sha256} {plan} {averaged}"
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, if there is one."""
@@ -101,7 +102,7 @@ class Trainer:
         if state.pop("identity") != self.identity:
             raise RecipeError(
                 f"{self.recipe.output} holds a run with another seed, model, features, text rules, "
-                "batch size or data; name another output, or delete that folder"
+                "data, batches or averaging; name another output, or delete that folder"
             )
         self.learner.restore(arrays)
         self.position = Position(**state)
@@ -132,7 +133,7 @@ class Trainer:
         audio = 0.0
         failures: deque[list[str]] = deque(maxlen=NON_FINITE_IN_A_ROW)
         while at.batch < planned:
-            batch = next(batches)
+            batch = self._next(batches)
             progress = at.epoch + at.batch / planned
             rate = learning_rate(progress / self.section.epochs, self.section)
             loss, finite, norm, by_layer = self.learner.step(batch, rate)
@@ -158,6 +159,14 @@ class Trainer:
             if now - self.saved > self.section.checkpoint_every_seconds:
                 self._save()
         return audio / max(1e-9, time.monotonic() - started)
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        try:
+            return next(batches)
+        except tf.errors.OpError:
+            # Errors of the reader come as TensorFlow's, without their class: name the damage.
+            self.train_set.index.verify()
+            raise
 
     def _names(self, batch: Batch) -> list[str]:
         return [self.train_set.rows[i].utterance_id for i in batch["utterances"].numpy()]

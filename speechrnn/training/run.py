@@ -84,7 +84,7 @@ def load(folder: str | Path) -> Trained:
     if hashlib.sha256(data).hexdigest() != expected:
         raise ModelError(f"{folder}: the weights are damaged (their sha256 differs); train again")
     spec = RecogniserSpec.from_dict(spec_data)
-    model = network.build(spec)
+    model = network.build(spec, seed=None)
     arrays = checkpoint.unpack_arrays(data)
     try:
         model.set_weights([arrays[name] for name in sorted(arrays)])
