@@ -134,7 +134,7 @@ def speak(
         (_RANGE, pitch_range),
         (_WORD_GAP, word_gap_ms // _GAP_UNIT_MS),
     ):
-        engine.library.espeak_SetParameter(parameter, value, 0)
+        engine.api.espeak_SetParameter(parameter, value, 0)
     return engine.samples(spoken_form(text, voice)), engine.sample_rate
 
 
@@ -161,10 +161,10 @@ class _Engine:
         except ImportError as error:
             raise MissingExtra("speaking phrases", "synth") from error
         data = espeakng_loader.get_data_path()
-        self.library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
-        self.library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_VoiceRecord))
-        self.library.espeak_Info.restype = ctypes.c_char_p
-        self.sample_rate: int = self.library.espeak_Initialize(
+        self.api: Any = ctypes.CDLL(espeakng_loader.get_library_path())
+        self.api.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_VoiceRecord))
+        self.api.espeak_Info.restype = ctypes.c_char_p
+        self.sample_rate: int = self.api.espeak_Initialize(
             _SYNCHRONOUS, 0, str(data).encode(), _DONT_EXIT
         )
         if self.sample_rate <= 0:
@@ -172,15 +172,15 @@ class _Engine:
                 f"espeak-ng cannot read its data in {data}; install espeakng-loader again, in an "
                 "environment whose path is shorter than about 120 characters"
             )
-        self.version: str = self.library.espeak_Info(None).decode()
+        self.version: str = self.api.espeak_Info(None).decode()
         self.voices = {voice.languages[0]: voice for voice in self._list()}
         self.variants = {file.name for file in Path(data, "voices", "!v").iterdir()}
         self._chunks: list[np.ndarray] = []
         self._callback = _ON_AUDIO(self._on_audio)  # kept: the library holds no reference
-        self.library.espeak_SetSynthCallback(self._callback)
+        self.api.espeak_SetSynthCallback(self._callback)
 
     def _list(self) -> Iterable[_Voice]:
-        records = self.library.espeak_ListVoices(None)
+        records = self.api.espeak_ListVoices(None)
         for index in itertools.count():
             if not records[index]:
                 return
@@ -204,13 +204,13 @@ class _Engine:
         if plus and variant not in self.variants:
             _refuse("voice variant", variant, self.variants)
         full_name = self.voices[code].identifier + plus + variant
-        if self.library.espeak_SetVoiceByName(full_name.encode()) != 0:
+        if self.api.espeak_SetVoiceByName(full_name.encode()) != 0:
             raise UsageError(f"espeak-ng cannot load its voice {full_name}; choose another one")
 
     def samples(self, text: str) -> np.ndarray:
         self._chunks.clear()
         data = text.encode()
-        self.library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
+        self.api.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
         pcm = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.int16)
         return pcm.astype(np.float32) / 32768
 

@@ -14,21 +14,10 @@ from speechrnn.layers import scan
 class GRU(scan.FastRecurrence, keras.layers.GRU):
     """``keras.layers.GRU`` with the same weights and results, trained faster on a CPU.
 
-        z, r = sigmoid(x W + h U + b)
-        n = tanh(x W + b + r * (h U + b_n))
-        h' = z * h + (1 - z) * n
-
-    Args:
-        product_dtype: dtype of matrix products' operands, ``float32`` or ``bfloat16``;
-            results accumulate in float32. The rest are Keras's.
+    z, r = sigmoid(x W + h U + b)
+    n = tanh(x W + b + r * (h U + b_n))
+    h' = z * h + (1 - z) * n
     """
-
-    def __init__(self, units: int, product_dtype: str = "float32", **kwargs: Any):
-        super().__init__(units, **kwargs)
-        self.product_dtype = product_dtype
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "product_dtype": self.product_dtype}
 
     def recurrence(self, x: tf.Tensor, initial_state: scan.Tensors) -> list[tf.Tensor]:
         """(steps, batch, inputs) -> h (steps, batch, units)."""

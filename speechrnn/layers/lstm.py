@@ -15,21 +15,10 @@ from speechrnn.layers import scan
 class LSTM(scan.FastRecurrence, keras.layers.LSTM):
     """``keras.layers.LSTM`` with the same weights and results, trained faster on a CPU.
 
-        i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b)
-        c' = f * c + i * g
-        h' = o * tanh(c')
-
-    Args:
-        product_dtype: dtype of matrix products' operands, ``float32`` or ``bfloat16``;
-            results accumulate in float32. The rest are Keras's.
+    i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b)
+    c' = f * c + i * g
+    h' = o * tanh(c')
     """
-
-    def __init__(self, units: int, product_dtype: str = "float32", **kwargs: Any):
-        super().__init__(units, **kwargs)
-        self.product_dtype = product_dtype
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "product_dtype": self.product_dtype}
 
     def recurrence(self, x: tf.Tensor, initial_state: scan.Tensors) -> list[tf.Tensor]:
         """(steps, batch, inputs) -> h and c, each (steps, batch, units)."""

@@ -9,6 +9,7 @@ for all of them, and a row's result cannot depend on its batch-mates.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -154,10 +155,19 @@ class FastRecurrence(keras.layers.RNN):
     """Mixed into a Keras recurrent layer: replaces its loop where the fast one covers the call.
 
     A subclass gives ``recurrence(x, initial_state)`` over step order, returning the state
-    sequences, the output first. ``product_dtype`` is the dtype of matrix products' operands.
+    sequences, the output first.
+
+    Args:
+        product_dtype: dtype of matrix products' operands, ``float32`` or ``bfloat16``; results
+            accumulate in float32. The other arguments are Keras's.
     """
 
-    product_dtype: str
+    def __init__(self, units: int, product_dtype: str = "float32", **kwargs: Any):
+        super().__init__(units, **kwargs)
+        self.product_dtype = product_dtype
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "product_dtype": self.product_dtype}
 
     def inner_loop(
         self,

@@ -14,19 +14,8 @@ from speechrnn.layers import scan
 class SimpleRNN(scan.FastRecurrence, keras.layers.SimpleRNN):
     """``keras.layers.SimpleRNN`` with the same weights and results, trained faster on a CPU.
 
-        h' = tanh(x W + h U + b)
-
-    Args:
-        product_dtype: dtype of matrix products' operands, ``float32`` or ``bfloat16``;
-            results accumulate in float32. The rest are Keras's.
+    h' = tanh(x W + h U + b)
     """
-
-    def __init__(self, units: int, product_dtype: str = "float32", **kwargs: Any):
-        super().__init__(units, **kwargs)
-        self.product_dtype = product_dtype
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "product_dtype": self.product_dtype}
 
     def recurrence(self, x: tf.Tensor, initial_state: scan.Tensors) -> list[tf.Tensor]:
         """(steps, batch, inputs) -> h (steps, batch, units)."""
