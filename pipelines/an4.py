@@ -1,6 +1,6 @@
 """CMU AN4, from the recordings to a file for the device.
 
-    python pipelines/an4.py                         downloads AN4 (64 MB)
+    python pipelines/an4.py                         downloads AN4 (64 MB) to ./data
     python pipelines/an4.py --data FOLDER           an unpacked an4_sphere.tar.gz, or a manifest
     python pipelines/an4.py training.epochs=5       any value of configs/an4.yaml
 
@@ -28,7 +28,8 @@ CONFIG = Path(__file__).parent.parent / "configs" / "an4.yaml"
 def find_manifest(data: Path | None) -> Path:
     """The manifest named, found through SPEECHRNN_DATA, or made from a download."""
     if data is None and "SPEECHRNN_DATA" in os.environ:
-        data = Path(os.environ["SPEECHRNN_DATA"]) / "an4" / "manifest.tsv"
+        at_hand = Path(os.environ["SPEECHRNN_DATA"]) / "an4" / "manifest.tsv"
+        data = at_hand if at_hand.is_file() else None
     if data is None:
         data = an4.download(Path("data"))
     if data.is_file():

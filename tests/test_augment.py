@@ -103,3 +103,15 @@ def test_batch_mates_do_not_change_a_changed_speed():
     alone, _ = change_speed(tf.constant(wave[None]), tf.constant([4000]), rate[:1])
     together, lengths = change_speed(tf.constant(batch), tf.constant([4000, 4500]), rate)
     np.testing.assert_array_equal(together[0, : lengths[0]], alone[0])
+
+
+def test_masks_reach_their_greatest_width():
+    section = AugmentSection(
+        frequency_masks=1, frequency_mask_width=9, time_masks=1, time_mask_ms=120
+    )
+    augmenter = Augmenter(section, FeatureSpec(), 0)
+    draws = augmenter.draw(tf.constant(0), tf.range(400))
+    masked = augmenter.mask(tf.ones([400, 200, 80]), tf.fill([400], 200), draws).numpy()
+    bands, stretches = (~masked.any(axis=1)).sum(axis=1), (~masked.any(axis=2)).sum(axis=1)
+    assert set(bands) == set(range(10))
+    assert set(stretches) == set(range(13))

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,9 +105,42 @@ def test_an4_is_found_where_it_is_named(archive, pipeline, tmp_path, monkeypatch
     assert script.find_manifest(built) == built
     monkeypatch.setenv("SPEECHRNN_DATA", str(tmp_path))
     assert script.find_manifest(None) == built
-    monkeypatch.delenv("SPEECHRNN_DATA")
     monkeypatch.setattr(an4, "download", lambda out: archive)
+    monkeypatch.setenv("SPEECHRNN_DATA", str(tmp_path / "other corpora"))
     assert script.find_manifest(None) == built
+    monkeypatch.delenv("SPEECHRNN_DATA")
+    assert script.find_manifest(None) == built
+
+
+def packed(archive, out):
+    """The archive as CMU packs it, where a download would put it."""
+    out.mkdir()
+    path = out / "an4_sphere.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(archive, arcname="an4")
+    return path
+
+
+def test_an_unpacking_that_was_stopped_is_done_again(archive, tmp_path):
+    out = tmp_path / "out"
+    packed(archive, out)
+    left_behind = out / ".an4.partial" / "an4" / "etc"
+    left_behind.mkdir(parents=True)
+    folder = an4.download(out)
+    assert len(manifest.read(an4.build_manifest(folder))) == len(ARCHIVE)
+    assert sorted(path.name for path in out.iterdir()) == ["an4", "an4_sphere.tar.gz"]
+    (folder / "mark").touch()
+    assert (an4.download(out) / "mark").exists()  # what is there is not unpacked again
+
+
+@pytest.mark.parametrize("keep", [0, 200, -30])
+def test_a_damaged_archive_is_named_and_removed(archive, tmp_path, keep):
+    path = packed(archive, tmp_path / "out")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match="was damaged"):
+        an4.download(tmp_path / "out")
+    assert not path.exists()
+    assert not (tmp_path / "out" / "an4").exists()
 
 
 def test_every_utterance_of_an4_can_be_prepared(tmp_path):

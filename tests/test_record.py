@@ -240,3 +240,21 @@ def test_a_sound_device_returns_what_it_heard_since_its_start():
 def test_an_unknown_microphone_is_answered_with_those_there_are():
     with pytest.raises(UsageError, match=r"no microphone 'attic'; there are: desk$"):
         SoundDevice("attic")
+
+
+@pytest.mark.usefixtures("sounddevice")
+@pytest.mark.parametrize("moment", ["start", "stop"])
+def test_a_microphone_that_fails_is_an_error_of_ours_and_is_closed(monkeypatch, moment):
+    package = sys.modules["sounddevice"]
+    closed = []
+
+    def fail(_stream: object) -> None:
+        raise package.PortAudioError("device unplugged")
+
+    monkeypatch.setattr(package.InputStream, moment, fail)
+    monkeypatch.setattr(package.InputStream, "close", lambda stream: closed.append(stream))
+    device = SoundDevice("desk")
+    with pytest.raises(UsageError, match=r"microphone 'desk' failed \(device unplugged\)"):
+        device.start()
+        device.stop()
+    assert len(closed) == 1

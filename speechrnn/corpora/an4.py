@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tarfile
-import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 from speechrnn.corpora import manifest
@@ -30,18 +31,26 @@ def download(out: Path) -> Path:
         return out / "an4"
     out.mkdir(parents=True, exist_ok=True)
     archive = out / "an4_sphere.tar.gz"
+    partial, unpacked = out / ".an4_sphere.part", out / ".an4.partial"
     try:
         if not archive.exists():
-            partial = archive.with_suffix(".part")
             urllib.request.urlretrieve(URL, partial)
             partial.rename(archive)
+        shutil.rmtree(unpacked, ignore_errors=True)  # of a call that was stopped
         with tarfile.open(archive) as tar:
-            tar.extractall(out, filter="data")  # refuses paths that leave the folder
-    except (OSError, urllib.error.URLError, tarfile.TarError) as error:
+            tar.extractall(unpacked, filter="data")  # refuses paths that leave the folder
+        (unpacked / "an4").rename(out / "an4")
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        archive.unlink()
+        raise DataError(
+            f"{archive} was damaged ({error}) and is removed; run this again to fetch it anew"
+        ) from error
+    except OSError as error:
         raise DataError(
             f"cannot get AN4 from {URL} ({error}); unpack an4_sphere.tar.gz yourself and name "
             "its folder, or name a manifest"
         ) from error
+    shutil.rmtree(unpacked)
     return out / "an4"
 
 

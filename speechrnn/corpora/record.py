@@ -12,6 +12,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -231,16 +232,34 @@ class SoundDevice:
 
     def start(self) -> None:
         self._blocks = []
-        self._stream = self._sounddevice.InputStream(
-            device=self.name,
-            samplerate=self.sample_rate,
-            channels=1,
-            dtype="float32",
-            callback=lambda block, *_: self._blocks.append(block[:, 0].copy()),
-        )
-        self._stream.start()
+        with self._device_errors():
+            self._stream = self._sounddevice.InputStream(
+                device=self.name,
+                samplerate=self.sample_rate,
+                channels=1,
+                dtype="float32",
+                callback=lambda block, *_: self._blocks.append(block[:, 0].copy()),
+            )
+            try:
+                self._stream.start()
+            except self._sounddevice.PortAudioError:
+                self._stream.close()
+                raise
 
     def stop(self) -> np.ndarray:
-        self._stream.stop()
-        self._stream.close()
+        with self._device_errors():
+            try:
+                self._stream.stop()
+            finally:
+                self._stream.close()
         return np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
+
+    @contextmanager
+    def _device_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._sounddevice.PortAudioError as error:
+            name = "the default microphone" if self.name is None else f"microphone {self.name!r}"
+            raise UsageError(
+                f"{name} failed ({error}); check that it is plugged in and free, or name another"
+            ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from speechrnn.errors import UsageError
-from speechrnn.files import write_atomically
+from speechrnn.files import sha256_of, write_atomically
 from speechrnn.runtime import container
 from speechrnn.runtime.tensorflow import CHECKSUMS, DESCRIPTION, posteriors
 from speechrnn.specs import AlphabetSpec, RecogniserSpec
@@ -53,10 +52,7 @@ def _describe(folder: Path, spec: RecogniserSpec, card: dict[str, Any]) -> None:
     (folder / DESCRIPTION).parent.mkdir()
     write_atomically(folder / DESCRIPTION, container.describe(spec, card))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sums = (
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
-        for path in files
-    )
+    sums = (f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
     write_atomically(folder / CHECKSUMS, "".join(sums).encode())
 
 

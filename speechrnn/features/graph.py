@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
 from speechrnn.features.reference import dct_matrix, hann, mel_filters
@@ -10,11 +13,23 @@ from speechrnn.specs import FeatureSpec, Statistics
 MINIMUM_STD = 1e-3  # of an utterance's dimension that hardly moves
 
 
-def features(waveforms: tf.Tensor, spec: FeatureSpec) -> tf.Tensor:
+def product(rows: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
+    """(batch, frames, m) times (m, n) as one matrix product over all frames."""
+    shape = tf.shape(rows)
+    flat = tf.matmul(tf.reshape(rows, [-1, matrix.shape[0]]), matrix)
+    return tf.reshape(flat, [shape[0], shape[1], matrix.shape[1]])
+
+
+def features(
+    waveforms: tf.Tensor,
+    spec: FeatureSpec,
+    product: Callable[[tf.Tensor, np.ndarray], tf.Tensor] = product,
+) -> tf.Tensor:
     """(batch, samples) float32 in [-1, 1] -> (batch, frames, dimension) float32.
 
     Equal to ``reference.features`` row by row, to 1e-4; builtin TFLite operations only. Less
-    than one window is padded to one, which ``frame_counts`` does not count.
+    than one window is padded to one, which ``frame_counts`` does not count. ``product`` is the
+    matrix product with the mel filters and the DCT.
     """
     missing = tf.maximum(0, spec.window_samples - tf.shape(waveforms)[1])
     waveforms = tf.pad(waveforms, [[0, 0], [0, missing]])
@@ -23,9 +38,9 @@ def features(waveforms: tf.Tensor, spec: FeatureSpec) -> tf.Tensor:
     power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
     if spec.kind == "log_spectrogram":
         return tf.math.log(tf.maximum(power, spec.floor))
-    log_mel = tf.math.log(tf.maximum(_product(power, mel_filters(spec)), spec.floor))
+    log_mel = tf.math.log(tf.maximum(product(power, mel_filters(spec)), spec.floor))
     if spec.kind == "mfcc":
-        return _product(log_mel, dct_matrix(spec.mels, spec.mfccs))
+        return product(log_mel, dct_matrix(spec.mels, spec.mfccs))
     return log_mel
 
 
@@ -48,10 +63,3 @@ def normalise(features: tf.Tensor, frames: tf.Tensor, statistics: Statistics | N
     centred = features - tf.reduce_sum(features * valid, axis=1, keepdims=True) / count
     variance = tf.reduce_sum(tf.square(centred) * valid, axis=1, keepdims=True) / count
     return centred / tf.maximum(tf.sqrt(variance), MINIMUM_STD) * valid
-
-
-def _product(rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """(batch, frames, m) times (m, n) as one matrix product over all frames."""
-    shape = tf.shape(rows)
-    flat = tf.matmul(tf.reshape(rows, [-1, matrix.shape[0]]), matrix)
-    return tf.reshape(flat, [shape[0], shape[1], matrix.shape[1]])

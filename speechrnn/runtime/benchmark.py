@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import statistics
@@ -15,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from speechrnn.errors import ModelError
+import speechrnn
+from speechrnn.errors import DataError, ModelError, SpeechRNNError, UsageError
 from speechrnn.runtime import open_model
+
+ERRORS = {kind.exit_code: kind for kind in (UsageError, DataError, ModelError)}
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Cost:
 
     model: str
     size_bytes: int
-    load_s: float  # from the path to a model ready to run, imports included
+    load_s: float  # from the path to a model ready to run, TensorFlow's import included
     first_result_s: float
     real_time_factor: float  # median processing time / clip length
     peak_rss_bytes: int  # of the whole process
@@ -52,14 +56,21 @@ def measure(model: str | Path, seconds: float = 10.0, runs: int = 5) -> Cost:
 
     Raises:
         ModelError: the model cannot be opened.
+        UsageError: it needs TensorFlow, which is not installed.
     """
     command = [sys.executable, "-m", "speechrnn.runtime.benchmark", str(model)]
+    package_root = str(Path(speechrnn.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [*command, str(seconds), str(runs)], capture_output=True, text=True, check=False
+        [*command, str(seconds), str(runs)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
     )
+    if done.returncode in ERRORS:
+        raise ERRORS[done.returncode](json.loads(done.stdout.splitlines()[-1]))
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ModelError(f"{model} could not be measured: {lines[-1]}")
+        raise ModelError(f"{model} could not be measured:\n{done.stderr.strip()}")
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -112,7 +123,15 @@ def size_of(model: Path) -> int:
     return sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
 
 
+def main(model: str, seconds: str, runs: str) -> int:
+    """Print the cost, or the message of an error, as JSON; returns the exit code."""
+    try:
+        print(json.dumps(_measure_here(Path(model), float(seconds), int(runs)).to_dict()))
+        return 0
+    except SpeechRNNError as error:
+        print(json.dumps(str(error)))
+        return error.exit_code
+
+
 if __name__ == "__main__":
-    print(
-        json.dumps(_measure_here(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).to_dict())
-    )
+    sys.exit(main(*sys.argv[1:]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from speechrnn.errors import MissingExtra, ModelError
+from speechrnn.files import sha256_of
 from speechrnn.runtime import container
 from speechrnn.runtime.recognizer import BaseRecognizer
 from speechrnn.specs import RecogniserSpec
@@ -98,7 +98,7 @@ def _check_sums(folder: Path) -> None:
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in listed}
+        found = {name: sha256_of(folder / name) for name in listed}
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder} is not a SavedModel of speechrnn's, or files of it are missing ({error}); "
