@@ -230,7 +230,7 @@ def transcribe(
     timestamps: Annotated[bool, typer.Option(help="Print each word with its times.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Audio to text: WAV, FLAC, Ogg, Opus or MP3 of any sample rate and channel count.
+    """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
 
     A file that cannot be read is reported, the others are transcribed, and the exit code is 3.
     """
