@@ -28,7 +28,7 @@ def phonemes(text: str, voice: str) -> list[str]:
     """espeak-ng's own transcription, word by word, without stress and linking marks."""
     engine = espeak._engine()
     engine.select(voice)
-    transcribe = engine.library.espeak_TextToPhonemes
+    transcribe = engine.api.espeak_TextToPhonemes
     transcribe.restype = ctypes.c_char_p
     buffer = ctypes.create_string_buffer(text.encode())
     position = ctypes.c_void_p(ctypes.addressof(buffer))
