@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
@@ -141,6 +142,15 @@ def test_a_damaged_archive_is_named_and_removed(archive, tmp_path, keep):
         an4.download(tmp_path / "out")
     assert not path.exists()
     assert not (tmp_path / "out" / "an4").exists()
+
+
+def test_an_archive_with_a_false_checksum_is_removed(archive, tmp_path):
+    path = packed(archive, tmp_path / "out")
+    cut = gzip.decompress(path.read_bytes())[:-11_000]  # read to its end, where the checksum is
+    path.write_bytes(gzip.compress(cut)[:-8] + bytes(8))
+    with pytest.raises(DataError, match=r"was damaged .*CRC"):
+        an4.download(tmp_path / "out")
+    assert not path.exists()
 
 
 def test_every_utterance_of_an4_can_be_prepared(tmp_path):

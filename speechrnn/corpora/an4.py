@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import tarfile
@@ -40,7 +41,7 @@ def download(out: Path) -> Path:
         with tarfile.open(archive) as tar:
             tar.extractall(unpacked, filter="data")  # refuses paths that leave the folder
         (unpacked / "an4").rename(out / "an4")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         archive.unlink()
         raise DataError(
             f"{archive} was damaged ({error}) and is removed; run this again to fetch it anew"

@@ -30,7 +30,7 @@ from speechrnn.corpora import espeak, manifest
 from speechrnn.corpora import phrases as phrase_list
 from speechrnn.corpora.phrases import Phrase
 from speechrnn.errors import AudioError, UsageError
-from speechrnn.files import write_atomically
+from speechrnn.files import sha256_of, write_atomically
 
 SAMPLE_RATE = 16000
 
@@ -283,9 +283,7 @@ def _describe(takes: Iterable[Take], audio: Path, settings: dict[str, Any]) -> s
     digest = hashlib.sha256()
     for take in takes:
         path = audio / take.file_name
-        with path.open("rb") as file:
-            audio_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        line = (take.utterance_id, take.text, take.split, take.voice, audio_sha256)
+        line = (take.utterance_id, take.text, take.split, take.voice, sha256_of(path))
         digest.update(("\t".join(line) + "\n").encode())
         counts[take.split] += 1
         seconds[take.split] += soundfile.info(path).duration
