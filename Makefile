@@ -65,6 +65,7 @@ define make_venv
 endef
 
 .venv/.installed: setup.py
+	@echo "Installing into .venv, once: TensorFlow and the tools, 1 to 5 minutes by the network."
 	$(call make_venv,.venv)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
