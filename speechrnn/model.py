@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from speechrnn import layers
 from speechrnn.specs import ModelSpec, RecogniserSpec
 
-CELLS = {"simple_rnn": layers.SimpleRNN, "lstm": layers.LSTM, "gru": layers.GRU}
+CELLS: dict[str, type[keras.layers.RNN]] = {
+    "simple_rnn": layers.SimpleRNN,
+    "lstm": layers.LSTM,
+    "gru": layers.GRU,
+    "clockwork": layers.ClockworkRNN,
+    "depth_gated": layers.DepthGatedLSTM,
+}
 
 # Time strides of the two convolutions whose product is the model's time_stride.
 CONVOLUTION_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2)}
@@ -45,7 +53,7 @@ class Recogniser(keras.Model):
         self.spec = spec
         model = spec.model
         self.subsampling = SUBSAMPLING[model.subsampling](model)
-        self.recurrent = [_recurrent(model, product_dtype) for _ in range(model.layers)]
+        self.recurrent = [_recurrent(model, i, product_dtype) for i in range(model.layers)]
         self.norms = [
             keras.layers.LayerNormalization()
             for _ in range(model.layers if model.layer_norm else 0)
@@ -63,10 +71,20 @@ class Recogniser(keras.Model):
         valid = tf.sequence_mask(output_frames(frames, self.spec.model), tf.shape(x)[1])
         for i, layer in enumerate(self.recurrent):
             x = layer(x, mask=valid)
+            if hands_up_cells(self.spec.model, i):
+                x, cells = layers.split_cells(x, self.spec.model.units)
             if self.norms:
                 x = self.norms[i](x)
             x = self.dropouts[i + 1](x, training=training)
+            if hands_up_cells(self.spec.model, i):
+                x = tf.concat([x, cells], axis=-1)
         return self.logits(x)
+
+
+def hands_up_cells(model: ModelSpec, layer: int) -> bool:
+    """Whether this recurrent layer gives the one above it its memory cells, as they are, behind
+    its outputs, which are normalised and dropped out."""
+    return model.cell == "depth_gated" and layer < model.layers - 1
 
 
 def output_frames(frames: tf.Tensor, model: ModelSpec) -> tf.Tensor:
@@ -74,9 +92,19 @@ def output_frames(frames: tf.Tensor, model: ModelSpec) -> tf.Tensor:
     return (frames + model.time_stride - 1) // model.time_stride
 
 
-def _recurrent(model: ModelSpec, product_dtype: str) -> keras.layers.Layer:
+def _recurrent(model: ModelSpec, index: int, product_dtype: str) -> keras.layers.Layer:
+    of_cell: dict[str, Any] = {}
+    if model.cell == "clockwork":
+        of_cell["periods"] = model.periods
+    if model.cell == "depth_gated":
+        of_cell["lower_cells"] = (1 + model.bidirectional) if index else 0
+        of_cell["return_cells"] = hands_up_cells(model, index)
     layer = CELLS[model.cell](
-        model.units, product_dtype=product_dtype, return_sequences=True, zero_output_for_mask=True
+        model.units,
+        product_dtype=product_dtype,
+        return_sequences=True,
+        zero_output_for_mask=True,
+        **of_cell,
     )
     return keras.layers.Bidirectional(layer) if model.bidirectional else layer
 

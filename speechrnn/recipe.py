@@ -87,6 +87,7 @@ class TrainingSection(Section):
     sorted_first_epoch: bool = True  # short utterances first, once
     validate_every_epochs: Annotated[int, Field(gt=0)] = 1
     patience_validations: Annotated[int, Field(ge=0)] = 0  # without a better dev WER; 0: no limit
+    max_minutes: Annotated[float, Field(gt=0)] | None = None  # of steps and validations; then ends
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
     keep_checkpoints: Annotated[int, Field(gt=0)] = 2
     threads: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"

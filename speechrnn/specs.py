@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from speechrnn.errors import ModelError
@@ -127,7 +128,8 @@ class ModelSpec:
 
     __pydantic_config__ = FORBID_UNKNOWN_KEYS
 
-    cell: Literal["simple_rnn", "lstm", "gru"] = "lstm"
+    cell: Literal["simple_rnn", "lstm", "gru", "clockwork", "depth_gated"] = "lstm"
+    periods: tuple[int, ...] = (1, 2, 4, 8)  # frames, of a clockwork cell's modules
     units: int = 256  # of each direction
     layers: int = 3
     bidirectional: bool = True
@@ -145,10 +147,24 @@ class ModelSpec:
             self.subsampling == "stack" or self.time_stride in (1, 2, 3, 4, 6),
             f"time_stride is {self.time_stride}; convolutions take 1, 2, 3, 4 or 6",
         )
+        _require(
+            len(self.periods) > 0 and all(a < b for a, b in pairwise((0, *self.periods))),
+            f"periods are {list(self.periods)}; they must be positive and rising",
+        )
+        _require(
+            self.cell != "clockwork" or self.units % len(self.periods) == 0,
+            f"{self.units} units do not divide into {len(self.periods)} modules, one for each of "
+            "the periods",
+        )
 
     def output_frames(self, feature_frames: int) -> int:
         """Logit frames that ``feature_frames`` give: the ceiling of frames / time_stride."""
         return -(-feature_frames // self.time_stride)
+
+
+def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that a frozen description holds."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
 
 
 @dataclass(frozen=True)
@@ -190,7 +206,7 @@ class RecogniserSpec:
                 alphabet=AlphabetSpec(
                     symbols=tuple(alphabet["symbols"]), rules=TextRules(**alphabet["rules"])
                 ),
-                model=ModelSpec(**data["model"]),
+                model=ModelSpec(**_with_tuples(data["model"])),
                 statistics=statistics
                 and Statistics(mean=tuple(statistics["mean"]), std=tuple(statistics["std"])),
             )

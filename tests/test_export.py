@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from speechrnn import layers
 from speechrnn import model as network
 from speechrnn.decoding.greedy import greedy
 from speechrnn.errors import ModelError, UsageError
@@ -62,6 +63,9 @@ def speech(seconds, seed=0):
 LOWERED = [
     {"cell": "lstm", "subsampling": "conv", "time_stride": 3, "layers": 2},
     {"cell": "gru", "subsampling": "stack", "time_stride": 4, "features": {"kind": "mfcc"}},
+    {"cell": "clockwork", "units": 12, "periods": (1, 2, 5), "layers": 2},
+    {"cell": "depth_gated", "layers": 3},
+    {"cell": "depth_gated", "layers": 2, "bidirectional": False, "layer_norm": False},
     {
         "cell": "simple_rnn", "bidirectional": False, "layer_norm": False, "time_stride": 4,
         "features": {"kind": "log_spectrogram", "normalisation": "utterance", "fft_length": 512},
@@ -94,22 +98,25 @@ def test_features_are_computed_with_weights_too_small_to_be_quantised(features):
         np.testing.assert_array_equal(covered, matrix)
 
 
-def test_a_layer_without_lowering_is_named():
+@pytest.mark.parametrize("layer", [keras.layers.LSTM(8), layers.LSTM(8, activation="relu")])
+def test_a_layer_without_lowering_is_named(layer):
     model, spec = build()
-    model.recurrent[0] = keras.layers.LSTM(8, return_sequences=True)
-    with pytest.raises(ModelError, match="LSTM has no form for TFLite; SimpleRNN, LSTM, GRU"):
+    model.recurrent[0] = layer
+    with pytest.raises(ModelError, match="LSTM, has no form for TFLite; the layers of speechrnn"):
         lowering.LoweredRecogniser(model, spec)
 
 
 EXPORTED = [
     ("float32", {"cell": "lstm", "subsampling": "conv"}),
     ("float16", {"cell": "simple_rnn", "subsampling": "stack", "time_stride": 2}),
+    ("float32", {"cell": "clockwork", "periods": (1, 2, 4, 8)}),
+    ("float16", {"cell": "depth_gated", "layers": 2}),
     ("int8", {"cell": "gru", "bidirectional": False, "units": 40, "features": {
         "normalisation": "utterance"}}),
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=EXPORTED, ids=lambda param: param[0])
+@pytest.fixture(scope="module", params=EXPORTED, ids=lambda param: f"{param[1]['cell']}-{param[0]}")
 def exported(request, tmp_path_factory):
     precision, case = request.param
     model, spec = build(**case)

@@ -26,7 +26,7 @@ def spec(**changes):
 VARIANTS = [
     dict(cell=cell, bidirectional=both, subsampling=sub, time_stride=stride, layer_norm=norm)
     for (cell, both), (sub, stride, norm) in zip(
-        itertools.product(("simple_rnn", "lstm", "gru"), (False, True)),
+        itertools.product(model.CELLS, (False, True)),
         itertools.cycle([("conv", 4, True), ("stack", 3, False), ("conv", 3, False)]),
         strict=False,
     )

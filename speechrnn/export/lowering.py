@@ -11,8 +11,7 @@ no variable can be left behind in the conversion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -21,7 +20,7 @@ import tensorflow as tf
 from speechrnn import layers
 from speechrnn.errors import ModelError
 from speechrnn.features import graph
-from speechrnn.model import Convolutions, Recogniser, Stack
+from speechrnn.model import Convolutions, Recogniser, Stack, hands_up_cells
 from speechrnn.specs import RecogniserSpec
 
 # Measured with 3 x BiLSTM(256) on one core, 10 s of audio. Blocks of 32 frames with 1, 2 and 4 an
@@ -30,7 +29,7 @@ BLOCK_FRAMES = 32  # of the inner loop
 UNROLLED_FRAMES = 4  # in each of its iterations, a divisor of BLOCK_FRAMES
 SMALL_WEIGHTS = 1024  # numbers; the converter quantises no smaller weight than this
 
-State = list[tf.Tensor]
+State = Sequence[tf.Tensor]
 Stage = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -48,7 +47,9 @@ class LoweredRecogniser(tf.Module):
         for i, layer in enumerate(model.recurrent):
             self._stages.append(_recurrent(layer))
             if model.norms:
-                self._stages.append(_layer_norm(model.norms[i]))
+                norm = _layer_norm(model.norms[i])
+                hands_up = hands_up_cells(spec.model, i)
+                self._stages.append(_beside_cells(norm, spec.model.units) if hands_up else norm)
         self._stages.append(_affine(*model.logits.get_weights()))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "waveform")])
@@ -131,66 +132,14 @@ def _layer_norm(layer: keras.layers.LayerNormalization) -> Stage:
     return stage
 
 
-@dataclass(frozen=True)
-class Recurrence:
-    """A recurrent layer in one direction: what is computed before the loop, and its step.
+def _beside_cells(norm: Stage, units: int) -> Stage:
+    """For a layer that hands up its memory cells: they pass by what is done to its outputs."""
 
-    Every frame's ``x @ kernel + bias`` is computed at once. ``step`` takes one frame of it,
-    (1, width), and the state, ``states`` tensors (1, units), and gives the new state; its first
-    tensor is the output.
-    """
+    def stage(x: tf.Tensor) -> tf.Tensor:
+        outputs, cells = layers.split_cells(x, units)
+        return tf.concat([norm(outputs), cells], axis=-1)
 
-    kernel: np.ndarray  # (inputs, width)
-    bias: np.ndarray  # (width,)
-    units: int
-    states: int
-    step: Callable[[tf.Tensor, State], State]
-
-
-def _simple_rnn(layer: layers.SimpleRNN) -> Recurrence:
-    kernel, recurrent, bias = layer.get_weights()
-
-    def step(x: tf.Tensor, state: State) -> State:
-        return [tf.tanh(x + tf.matmul(state[0], recurrent))]
-
-    return Recurrence(kernel, bias, layer.units, 1, step)
-
-
-def _lstm(layer: layers.LSTM) -> Recurrence:
-    units = layer.units
-    # From Keras's order i, f, g, o to i, f, o, g: one sigmoid then serves all three gates.
-    by_gate = [np.split(w, 4, axis=-1) for w in layer.get_weights()]
-    kernel, recurrent, bias = (np.concatenate([i, f, o, g], axis=-1) for i, f, g, o in by_gate)
-
-    def step(x: tf.Tensor, state: State) -> State:
-        h, c = state
-        z = x + tf.matmul(h, recurrent)
-        i, f, o = tf.split(tf.sigmoid(z[:, : 3 * units]), 3, axis=-1)
-        c = f * c + i * tf.tanh(z[:, 3 * units :])
-        return [o * tf.tanh(c), c]
-
-    return Recurrence(kernel, bias, units, 2, step)
-
-
-def _gru(layer: layers.GRU) -> Recurrence:
-    units = layer.units
-    kernel, recurrent, (bias, recurrent_bias) = layer.get_weights()
-
-    def step(x: tf.Tensor, state: State) -> State:
-        (h,) = state
-        u = tf.matmul(h, recurrent) + recurrent_bias
-        z, r = tf.split(tf.sigmoid(x[:, : 2 * units] + u[:, : 2 * units]), 2, axis=-1)
-        n = tf.tanh(x[:, 2 * units :] + r * u[:, 2 * units :])
-        return [n + z * (h - n)]
-
-    return Recurrence(kernel, bias, units, 1, step)
-
-
-CELLS: dict[type, Callable[..., Recurrence]] = {
-    layers.SimpleRNN: _simple_rnn,
-    layers.LSTM: _lstm,
-    layers.GRU: _gru,
-}
+    return stage
 
 
 def _recurrent(layer: keras.layers.Layer) -> Stage:
@@ -201,23 +150,31 @@ def _recurrent(layer: keras.layers.Layer) -> Stage:
         return lambda x: tf.concat(
             [forward(x), tf.reverse(backward(tf.reverse(x, [0])), [0])], axis=-1
         )
-    if type(layer) not in CELLS:
-        known = ", ".join(cell.__name__ for cell in CELLS)
+    if not isinstance(layer, layers.FastRecurrence) or not layer.has_equations():
         raise ModelError(
-            f"{type(layer).__name__} has no form for TFLite; {known} have. Export a SavedModel."
+            f"{layer.name}, a {type(layer).__name__}, has no form for TFLite; the layers of "
+            "speechrnn.layers have, with plain activations and without dropout within the "
+            "recurrence. Export a SavedModel."
         )
-    cell = CELLS[type(layer)](layer)
-    return lambda x: _nested_loop(cell, x)
+    weights = layer.get_weights()
+
+    def stage(x: tf.Tensor) -> tf.Tensor:
+        zeros = [tf.zeros([1, size]) for size in tf.nest.flatten(layer.cell.state_size)]
+        states = layer.recurrence(weights, x[:, tf.newaxis], zeros, _nested_loop)
+        # One utterance: the batch axis of the scan's step order goes again.
+        return tf.concat([tf.reshape(s, [-1, s.shape[2]]) for s in states[: layer.shown]], axis=-1)
+
+    return stage
 
 
-def _nested_loop(cell: Recurrence, x: tf.Tensor) -> tf.Tensor:
-    """(frames, inputs) -> outputs (frames, units), from a state of zeros.
+def _nested_loop(cell: layers.Equations, x: tf.Tensor, initial: State) -> list[tf.Tensor]:
+    """``scan.run`` in operations of the device: (frames, 1, inputs) -> each of the states.
 
     Zeros fill the last block: a backward layer's input must be reversed before it comes here.
     """
-    frames, units = tf.shape(x)[0], cell.units
+    frames, width = tf.shape(x)[0], cell.states * cell.units
     iterations = BLOCK_FRAMES // UNROLLED_FRAMES
-    projected = tf.matmul(x, cell.kernel) + cell.bias
+    projected = cell.inputs(tf.reshape(x, [-1, x.shape[2]]))
     projected = tf.pad(projected, [[0, -frames % BLOCK_FRAMES], [0, 0]])
     blocks = tf.reshape(projected, [-1, iterations, UNROLLED_FRAMES, projected.shape[1]])
 
@@ -225,19 +182,20 @@ def _nested_loop(cell: Recurrence, x: tf.Tensor) -> tf.Tensor:
         def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
             outputs = []
             for row in tf.split(tf.gather(block, i), UNROLLED_FRAMES):
-                state = cell.step(row, state)
-                outputs.append(state[0])
-            return i + 1, written.write(i, tf.concat(outputs, axis=0)), state
+                u = tf.matmul(state[0], cell.recurrent)
+                state, _ = cell.step(row, u, state, cell.vectors)
+                outputs.append(tf.concat(state, axis=-1))
+            return i + 1, written.write(i, tf.concat(outputs, axis=0)), list(state)
 
-        return _loop(tf.constant(iterations), body, [UNROLLED_FRAMES, units], state)
+        return _loop(tf.constant(iterations), body, [UNROLLED_FRAMES, width], state)
 
     def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
         outputs, state = run_block(tf.gather(blocks, i), state)
-        return i + 1, written.write(i, tf.reshape(outputs, [BLOCK_FRAMES, units])), state
+        return i + 1, written.write(i, tf.reshape(outputs, [BLOCK_FRAMES, width])), state
 
-    zeros = [tf.zeros([1, units]) for _ in range(cell.states)]
-    outputs, _ = _loop(tf.shape(blocks)[0], body, [BLOCK_FRAMES, units], zeros)
-    return tf.reshape(outputs, [-1, units])[:frames]
+    outputs, _ = _loop(tf.shape(blocks)[0], body, [BLOCK_FRAMES, width], list(initial))
+    outputs = tf.reshape(outputs, [-1, 1, width])[:frames]
+    return tf.split(outputs, cell.states, axis=-1)
 
 
 def _loop(

@@ -1,7 +1,24 @@
-"""Recurrent layers: drop-in for Keras's, with a faster loop on a CPU."""
+"""Recurrent layers for Keras: five cells, one fast scan, and the parts of a cell of one's own."""
 
+from speechrnn.layers.clockwork import ClockworkCell, ClockworkRNN
+from speechrnn.layers.depth_gated import DepthGatedCell, DepthGatedLSTM, split_cells
 from speechrnn.layers.gru import GRU
 from speechrnn.layers.lstm import LSTM
+from speechrnn.layers.rnn import RNN, FastRecurrence, RecurrentCell
+from speechrnn.layers.scan import Equations
 from speechrnn.layers.simple_rnn import SimpleRNN
 
-__all__ = ["GRU", "LSTM", "SimpleRNN"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "ClockworkCell",
+    "ClockworkRNN",
+    "DepthGatedCell",
+    "DepthGatedLSTM",
+    "Equations",
+    "FastRecurrence",
+    "RecurrentCell",
+    "SimpleRNN",
+    "split_cells",
+]

@@ -1,9 +1,11 @@
-"""What every recurrent layer shares: the loop over frames, lengths and direction.
+"""The scan that runs every recurrent cell: its loop over frames, and the gradient of that loop.
 
-A recurrence is computed in *step order*: time-major, each row's first step at index 0. For
-a forward layer step order is time order; a backward layer starts at each row's last valid
-frame. Padding follows at the end of either, so a loop that knows nothing of lengths is right
-for all of them, and a row's result cannot depend on its batch-mates.
+A cell is stated as ``Equations``. The scan computes their products with the inputs before the
+loop, for all frames at once: what is left in the loop is the one product that has to wait for
+the frame before. The gradient's loop likewise carries only what has to be carried.
+
+All is in step order (``order.StepOrder``): time-major, each row's first step at index 0,
+padding behind its last. A loop that knows nothing of lengths is then right for all of them.
 """
 
 from __future__ import annotations
@@ -11,11 +13,144 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
+import numpy as np
 import tensorflow as tf
 
 Tensors = Sequence[tf.Tensor]
+Weight = Any  # a tensor, or an array
 Step = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
+
+
+class Equations:
+    """A cell on given weights: tensors to train, arrays to become constants of an exported file.
+
+    A frame's input enters as x = input kernel + bias, the state as u = h recurrent, where h is
+    the state's first tensor and the cell's output; ``step`` says the rest, for each row of a
+    batch by itself.
+
+    ``step`` is all that a cell has to give: its gradient is then derived automatically, frame by
+    frame for what hangs on the frames behind it and for all frames at once for the rest. Where
+    a derivation on paper is faster, a cell overrides what follows ``step`` here.
+
+    Args:
+        kernel: (inputs, width), for all gates side by side.
+        bias: (width,).
+        recurrent: (units, recurrent width).
+        vectors: further weights for ``step``, each (n,), such as peepholes.
+    """
+
+    states = 1  # tensors (batch, units) in the state
+    saves: tuple[int, ...] = ()  # what ``step`` saves for the gradient: widths in units
+
+    def __init__(
+        self, kernel: Weight, bias: Weight, recurrent: Weight, vectors: Sequence[Weight] = ()
+    ):
+        self.kernel, self.bias, self.recurrent = kernel, bias, recurrent
+        self.vectors = list(vectors)
+        self.units = int(recurrent.shape[0])
+
+    def inputs(self, rows: tf.Tensor, dtype: str = "float32") -> tf.Tensor:
+        """(n, inputs) -> x (n, width), of any number of frames."""
+        return product(rows, self.kernel, dtype) + self.bias
+
+    def step(self, x: tf.Tensor, u: tf.Tensor, state: Tensors, vectors: Tensors) -> tuple:
+        """One frame: (batch, width), (batch, recurrent width) -> new state, what is saved."""
+        raise NotImplementedError
+
+    @property
+    def keeps(self) -> tuple[int, ...]:
+        """What ``back`` keeps of a frame for ``finish``: widths in units."""
+        return (1,) * self.states
+
+    def coefficients(
+        self, x: tf.Tensor, u: Callable[[], tf.Tensor], before: Tensors, after: Tensors, saved: Any
+    ) -> list[tf.Tensor]:
+        """What ``back`` reads, computed for all frames at once, each (steps, batch, n).
+
+        ``before`` and ``after`` are the states around a step; ``u()`` computes u again.
+        """
+        return [x, u(), *before]
+
+    def back(self, coefficients: Tensors, dstate: Tensors, vectors: Tensors) -> tuple:
+        """One frame of the gradient: the loss's derivative by the new state -> by u, by the
+        state before as far as it does not pass through u, and what is kept."""
+        x, u, *before = coefficients
+        du, *dbefore = _pullback(
+            lambda u, *before: self.step(x, u, before, vectors)[0], [u, *before], dstate
+        )
+        return du, dbefore, dstate
+
+    def finish(self, kept: Tensors, coefficients: Tensors, vectors: Tensors) -> tuple:
+        """All frames at once: derivatives by x, by u, and by each of the vectors."""
+        x, u, *before = (_rows(c) for c in coefficients)
+        dx, du, *dvectors = _pullback(
+            lambda x, u, *vectors: self.step(x, u, before, vectors)[0],
+            [x, u, *vectors],
+            [_rows(k) for k in kept],
+        )
+        return _as_rows_of(dx, coefficients[0]), _as_rows_of(du, coefficients[1]), dvectors
+
+
+def run(
+    equations: Equations,
+    inputs: tf.Tensor,
+    initial_state: Tensors,
+    dtype: str = "float32",
+    sequences: int | None = None,
+) -> list[tf.Tensor]:
+    """(steps, batch, inputs) -> the state's tensors after every step, each (steps, batch, units).
+
+    Args:
+        equations: the cell, its weights being tensors.
+        inputs: in step order.
+        initial_state: the state's tensors, each (batch, units).
+        dtype: of the operands of matrix products; ``bfloat16``, or float32 for the inputs' own.
+        sequences: how many of the state's tensors to give; all by default.
+    """
+    count, cell = equations.states, equations
+    shown = count if sequences is None else sequences
+
+    @tf.custom_gradient
+    def recurrence(x: tf.Tensor, recurrent: tf.Tensor, *rest: tf.Tensor) -> Any:
+        initial, vectors = rest[:count], rest[count:]
+        # Cast once: in the loop it would be cast for every frame.
+        operand = tf.cast(recurrent, dtype) if dtype == "bfloat16" else recurrent
+
+        def forth(frame: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+            state, saved = cell.step(frame[0], product(state[0], operand, dtype), state, vectors)
+            return state, [*state, *saved]
+
+        widths = [cell.units * n for n in ((1,) * count + cell.saves)]
+        outputs, _ = loop(forth, [x], initial, widths)
+        after, saved = outputs[:count], outputs[count:]
+
+        def gradient(*upstream: tf.Tensor) -> tuple:
+            before = [shifted(first, y) for first, y in zip(initial, after, strict=True)]
+            coefficients = cell.coefficients(
+                x, lambda: project(before[0], recurrent, dtype), before, after, saved
+            )
+
+            def back(frame: Tensors, carry: Tensors) -> tuple[Tensors, Tensors]:
+                dstate = list(carry)
+                for i, derivative in enumerate(frame[:shown]):
+                    dstate[i] += derivative
+                du, dbefore, kept = cell.back(frame[shown:], dstate, vectors)
+                through = product(du, operand, dtype, transpose_b=True)
+                dbefore[0] = through if dbefore[0] is None else dbefore[0] + through
+                return dbefore, kept
+
+            zeros = [tf.zeros_like(state) for state in initial]
+            widths = [cell.units * n for n in cell.keeps]
+            kept, dinitial = loop(back, [*upstream, *coefficients], zeros, widths, reverse=True)
+            dx, du, dvectors = cell.finish(kept, coefficients, vectors)
+            return dx, outer_product(before[0], du, dtype), *dinitial, *dvectors
+
+        return after[:shown], gradient
+
+    shape = tf.shape(inputs)
+    x = cell.inputs(_rows(inputs), dtype)
+    x = tf.reshape(x, [shape[0], shape[1], x.shape[1]])
+    return list(recurrence(x, cell.recurrent, *initial_state, *cell.vectors))
 
 
 def loop(
@@ -28,8 +163,9 @@ def loop(
     Returns the outputs, each (frames, batch, width), and the final state.
     """
     frames = tf.shape(inputs[0])[0]
+    dtype = inputs[0].dtype
     read = [tf.TensorArray(x.dtype, frames).unstack(x) for x in inputs]
-    write = [tf.TensorArray(tf.float32, frames, element_shape=[None, width]) for width in widths]
+    write = [tf.TensorArray(dtype, frames, element_shape=[None, width]) for width in widths]
 
     def body(t: tf.Tensor, state: Tensors, write: Sequence[tf.TensorArray]) -> tuple:
         at = frames - 1 - t if reverse else t
@@ -43,89 +179,21 @@ def loop(
     return [array.stack() for array in written], final
 
 
-class StepOrder:
-    """The way from (batch, time) to step order and back, for one batch and one direction.
-
-    ``lengths`` (batch,) counts the valid frames of each row; None: all are.
-    """
-
-    def __init__(self, x: tf.Tensor, lengths: tf.Tensor | None, backwards: bool):
-        batch, frames = tf.shape(x)[0], tf.shape(x)[1]
-        self.backwards = backwards
-        self.shape = (batch, frames)
-        self.lengths = tf.fill([batch], frames) if lengths is None else lengths
-        time = tf.range(frames)[:, None]
-        # An involution: the step of a frame is found by the same rule as the frame of a step.
-        mirrored = tf.where(time < self.lengths, self.lengths - 1 - time, time)
-        self._frame = mirrored if backwards else tf.broadcast_to(time, [frames, batch])
-
-    def enter(self, x: tf.Tensor) -> tf.Tensor:
-        """(batch, time, width) -> (steps, batch, width)."""
-        batch, frames = self.shape
-        rows = tf.range(batch)
-        to_steps = rows * frames + self._frame
-        to_frames = tf.transpose(self._frame * batch + rows)
-        return _permute(x, to_steps, to_frames)
-
-    def leave(self, y: tf.Tensor) -> tf.Tensor:
-        """(steps, batch, width) -> (batch, time, width), zero past each row's end.
-
-        As in Keras a backward layer's output runs from the last frame (padding first) to the
-        first.
-        """
-        batch, frames = self.shape
-        valid = tf.sequence_mask(self.lengths, frames, y.dtype)
-        rows, steps = tf.range(batch), self._frame
-        position = tf.range(frames)[:, None]
-        if self.backwards:
-            valid, steps = valid[:, ::-1], steps[::-1]
-            position = frames - 1 - self._frame
-        to_frames = tf.transpose(steps * batch + rows)
-        to_steps = rows * frames + position
-        return _permute(y, to_frames, to_steps) * valid[:, :, None]
-
-    def last(self, y: tf.Tensor, initial: tf.Tensor) -> tf.Tensor:
-        """(steps, batch, width) -> (batch, width) at each row's last valid step.
-
-        A row without frames gives its ``initial`` state.
-        """
-        batch, frames = self.shape
-        at = tf.maximum(self.lengths - 1, 0) * batch + tf.range(batch)
-        width = y.shape[-1]
-        # One more row, so that a batch without frames has something to gather from.
-        flat = tf.concat([tf.reshape(y, [frames * batch, width]), initial], axis=0)
-        return tf.where(self.lengths[:, None] > 0, tf.gather(flat, at), initial)
-
-
-def _permute(x: tf.Tensor, forth: tf.Tensor, back: tf.Tensor) -> tf.Tensor:
-    """Rearrange the rows of ``x``'s first two axes; ``back`` is the inverse of ``forth``.
-
-    The gradient of a gather is a scatter, many times slower; of a permutation it is a gather.
-    """
-
-    @tf.custom_gradient
-    def gather(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        flat = tf.reshape(x, [-1, x.shape[-1]])
-        return tf.gather(flat, forth), lambda upstream: tf.gather(
-            tf.reshape(upstream, [-1, x.shape[-1]]), back
-        )
-
-    return gather(x)
-
-
-def project(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, dtype: str) -> tf.Tensor:
-    """(steps, batch, inputs) times (inputs, outputs) for all frames in one product."""
-    shape = tf.shape(x)
-    flat = product(tf.reshape(x, [-1, kernel.shape[0]]), kernel, dtype)
-    flat = flat if bias is None else flat + bias
-    return tf.reshape(flat, [shape[0], shape[1], kernel.shape[1]])
-
-
-def product(a: tf.Tensor, b: tf.Tensor, dtype: str, **transpose: bool) -> tf.Tensor:
-    """a @ b with operands of ``dtype``, accumulated and given back in float32."""
-    if dtype == "float32":
+def product(a: tf.Tensor, b: Weight, dtype: str, **transpose: bool) -> tf.Tensor:
+    """a @ b with operands of ``dtype`` if that is bfloat16; the result is of a's dtype."""
+    if dtype != "bfloat16":
         return tf.matmul(a, b, **transpose)
-    return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transpose), tf.float32)
+    return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transpose), a.dtype)
+
+
+def project(x: tf.Tensor, kernel: tf.Tensor, dtype: str) -> tf.Tensor:
+    """(steps, batch, inputs) times (inputs, outputs) for all frames in one product."""
+    return _as_rows_of(product(_rows(x), kernel, dtype), x)
+
+
+def outer_product(a: tf.Tensor, b: tf.Tensor, dtype: str) -> tf.Tensor:
+    """Sum over steps and rows of a (.., m) times b (.., n) -> (m, n): a weight's gradient."""
+    return product(_rows(a), _rows(b), dtype, transpose_a=True)
 
 
 def shifted(initial: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -133,69 +201,29 @@ def shifted(initial: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.concat([initial[None], y[:-1]], axis=0)
 
 
-def outer_product(a: tf.Tensor, b: tf.Tensor, dtype: str) -> tf.Tensor:
-    """Sum over steps and rows of a (.., m) times b (.., n) -> (m, n): a weight's gradient."""
-    return product(
-        tf.reshape(a, [-1, a.shape[-1]]), tf.reshape(b, [-1, b.shape[-1]]), dtype, transpose_a=True
-    )
+def columns(weight: Weight, order: Sequence[int], parts: int) -> Weight:
+    """The last axis cut into ``parts`` equal ones and put together again in this ``order``."""
+    if isinstance(weight, np.ndarray):
+        cut = np.split(weight, parts, axis=-1)
+        return np.concatenate([cut[i] for i in order], axis=-1)
+    cut = tf.split(weight, parts, axis=-1)
+    return tf.concat([cut[i] for i in order], axis=-1)
 
 
-def _lengths(mask: tf.Tensor) -> tf.Tensor:
-    """(batch, time) bool -> (batch,) int32. The mask must be true up to each row's end."""
-    lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
-    tf.debugging.assert_equal(
-        mask,
-        tf.sequence_mask(lengths, tf.shape(mask)[1]),
-        "padding must follow the valid frames: this mask has holes or begins with padding",
-    )
-    return lengths
+def _pullback(function: Callable[..., Tensors], at: Tensors, upstream: Tensors) -> list[tf.Tensor]:
+    """The derivatives by each of ``at`` of function(*at), given those by its results."""
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        results = function(*at)
+    return tape.gradient(results, at, upstream, unconnected_gradients="zero")
 
 
-class FastRecurrence(keras.layers.RNN):
-    """Mixed into a Keras recurrent layer: replaces its loop where the fast one covers the call.
+def _rows(x: tf.Tensor) -> tf.Tensor:
+    """(steps, batch, width) -> (steps * batch, width)."""
+    return tf.reshape(x, [-1, x.shape[-1]])
 
-    A subclass gives ``recurrence(x, initial_state)`` over step order, returning the state
-    sequences, the output first.
 
-    Args:
-        product_dtype: dtype of matrix products' operands, ``float32`` or ``bfloat16``; results
-            accumulate in float32. The other arguments are Keras's.
-    """
-
-    def __init__(self, units: int, product_dtype: str = "float32", **kwargs: Any):
-        super().__init__(units, **kwargs)
-        self.product_dtype = product_dtype
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "product_dtype": self.product_dtype}
-
-    def inner_loop(
-        self,
-        sequences: tf.Tensor,
-        initial_state: Tensors,
-        mask: tf.Tensor | None,
-        training: bool = False,
-    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        if not self._covers(mask):
-            return super().inner_loop(sequences, initial_state, mask=mask, training=training)
-        lengths = None if mask is None else _lengths(mask)
-        order = StepOrder(sequences, lengths, self.go_backwards)
-        states = self.recurrence(order.enter(sequences), initial_state)
-        final = [order.last(y, h) for y, h in zip(states, initial_state, strict=True)]
-        return final[0], order.leave(states[0]), final
-
-    def _covers(self, mask: tf.Tensor | None) -> bool:
-        """Whether the fast loop computes what Keras would: plain activations, no dropout,
-        zeros (not repeated outputs) past each row's end, no GPU with its cuDNN kernels."""
-        cell = self.cell
-        gates = getattr(cell, "recurrent_activation", None)
-        return (
-            cell.activation.__name__ == "tanh"
-            and (gates is None or gates.__name__ == "sigmoid")
-            and cell.use_bias
-            and getattr(cell, "reset_after", True)
-            and not (cell.dropout or cell.recurrent_dropout)
-            and self.compute_dtype == "float32"
-            and (mask is None or self.zero_output_for_mask)
-            and not tf.config.list_logical_devices("GPU")
-        )
+def _as_rows_of(rows: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """(steps * batch, width) -> (steps, batch, width), with the first two axes of ``x``."""
+    shape = tf.shape(x)
+    return tf.reshape(rows, [shape[0], shape[1], rows.shape[-1]])

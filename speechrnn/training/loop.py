@@ -112,27 +112,27 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Epochs until the last one, or until patience runs out."""
+        """Epochs until the last one, or until patience or time runs out."""
         at = self.position
         dev_batches = self.dev_set.plain()
         batches = iter(self.train_set.epochs(at.epoch, self.section.epochs, skip=at.batch))
-        while at.epoch < self.section.epochs and not self._out_of_patience():
+        while not self._ended():
             rate = self._epoch(batches)
-            last = at.epoch + 1 == self.section.epochs
+            last = at.epoch + 1 == self.section.epochs or self._out_of_time()
             if last or (at.epoch + 1) % self.section.validate_every_epochs == 0:
                 self._validate(dev_batches, rate)
             at.epoch, at.batch = at.epoch + 1, 0
-            if last or self._out_of_patience():
+            if self._ended():
                 self._save()
 
     def _epoch(self, batches: Iterator[Batch]) -> float:
-        """The rest of the current epoch; returns seconds of audio per second."""
+        """The rest of the current epoch, or of the time; returns seconds of audio per second."""
         at = self.position
         planned = len(self.train_set.plan(at.epoch))
         started = ticked = time.monotonic()
         audio = 0.0
         failures: deque[list[str]] = deque(maxlen=NON_FINITE_IN_A_ROW)
-        while at.batch < planned:
+        while at.batch < planned and not self._out_of_time():
             batch = self._next(batches)
             progress = at.epoch + at.batch / planned
             rate = learning_rate(progress / self.section.epochs, self.section)
@@ -223,8 +223,18 @@ class Trainer:
         checkpoint.save(self.checkpoints, self.position.step, self.learner.arrays(), state, keep)
         self.saved = time.monotonic()
 
+    def _ended(self) -> bool:
+        at = self.position
+        # Out of time within an epoch, as a run killed at that moment is: the validation is due.
+        out_of_time = self._out_of_time() and at.batch == 0
+        return at.epoch >= self.section.epochs or self._out_of_patience() or out_of_time
+
     def _out_of_patience(self) -> bool:
         return 0 < self.section.patience_validations <= self.position.validations_without_gain
+
+    def _out_of_time(self) -> bool:
+        limit = self.section.max_minutes
+        return limit is not None and self.position.seconds >= 60 * limit
 
 
 def _card(
