@@ -173,6 +173,29 @@ def test_patience_stops_early(whistles, tmp_path):
     assert len(history(loaded.output)) < 9
 
 
+def test_time_ends_a_run_between_steps_with_a_validation_and_is_over_for_good(whistles, tmp_path):
+    changes = {**TRAINING, "epochs": 99, "max_minutes": 1e-5, "validate_every_epochs": 50}
+    path = write_recipe(tmp_path, whistles, training=changes)
+    loaded = recipe.load(path)
+    train(loaded, quiet=True)
+    [validation] = history(loaded.output)
+    assert validation["step"] == 1 and validation["training_seconds"] > 60e-5
+    train(loaded, quiet=True)
+    assert history(loaded.output) == [validation]
+
+    # Killed between its last step and the validation: that is made up for, with no further step.
+    folder = loaded.output / "checkpoints"
+    arrays, state = checkpoint.load_newest(folder)
+    due = {**state, "epoch": 0, "batch": 1, "best": None}
+    checkpoint.save(folder, 1, arrays, due, keep=1)
+    train(loaded, quiet=True)
+    assert [(v["epoch"], v["step"]) for v in history(loaded.output)] == [(0, 1)]
+
+    train(recipe.load(path, ["training.max_minutes=null", "training.epochs=2"]), quiet=True)
+    last = history(loaded.output)[-1]
+    assert last["epoch"] == 1 and last["step"] > 5
+
+
 def test_the_averaged_weights_are_scored_and_kept(whistles, tmp_path):
     changes = {**TRAINING, "epochs": 1, "ema_decay": 0.9}
     loaded = recipe.load(write_recipe(tmp_path, whistles, training=changes))
