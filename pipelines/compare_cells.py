@@ -20,7 +20,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,98 +28,36 @@ from typing import Any
 
 import an4
 import network_size
+import training_speed
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from speechrnn import model as network
 from speechrnn import recipe as recipes
-from speechrnn.data.dataset import DEV, TRAIN, Batches, recogniser_spec
+from speechrnn.data.dataset import recogniser_spec
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import RecipeError, SpeechRNNError, UsageError
 from speechrnn.files import write_atomically
-from speechrnn.recipe import Recipe
 from speechrnn.training import run, threads, train
 from speechrnn.training.display import history
-from speechrnn.training.step import Learner
 
 CELLS = ("simple_rnn", "lstm", "gru", "clockwork", "depth_gated")
 # What one cell needs otherwise than the recipe has it. A plain tanh recurrence is unstable at the
-# gated cells' learning rate of 2e-3: nothing limits how a state grows from frame to frame.
+# gated cells' learning rate of 2e-3: no gate limits what a state makes of the one before it. A
+# clockwork's modules are such recurrences.
 CELL_OVERRIDES: dict[str, list[str]] = {
     "simple_rnn": ["training.learning_rate=0.001"],
     "clockwork": ["training.learning_rate=0.001"],
 }
 
 CALIBRATION_SECONDS = 50.0  # about three epochs of AN4
-TRACING_STEPS = 3  # at the start, slower than the others: graphs are traced, memory is taken
 FILL = 0.98  # of the budget; the rest is for checkpoints and for what calibration missed
 HARD_LIMIT = 1.05  # of the budget
-VALIDATIONS = 10  # in a run
 
 console = Console(stderr=True, soft_wrap=True)
 
 
 # One row, in a process of its own
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What training costs on this machine, in seconds."""
-
-    start: float  # tracing the training step, once
-    epoch: float
-    first_validation: float  # tracing included
-    validation: float
-
-    def total(self, epochs: int) -> float:
-        validations = -(-epochs // validate_every(epochs))
-        return (
-            self.start
-            + epochs * self.epoch
-            + self.first_validation
-            + (validations - 1) * self.validation
-        )
-
-    def epochs_within(self, seconds: float) -> int:
-        """The most epochs that end in time; at least one."""
-        candidates = range(1, 2 + int(seconds / self.epoch))
-        return max((n for n in candidates if self.total(n) <= seconds), default=1)
-
-
-def validate_every(epochs: int) -> int:
-    return max(1, round(epochs / VALIDATIONS))
-
-
-def measure(recipe: Recipe, seconds: float) -> Speed:
-    """Train for ``seconds`` in memory only and validate twice."""
-    index = prepare(recipe)
-    spec = recogniser_spec(recipe, index)
-    train_set, dev_set = (Batches(recipe, spec, index, split) for split in (TRAIN, DEV))
-    learner = Learner(network.build(spec, recipe.seed, recipe.training.precision), spec, recipe)
-    rate = recipe.training.final_learning_rate
-    started = time.monotonic()
-    batches = iter(train_set.epochs(1, 1_000_000))  # past the first, which is sorted by length
-    for _ in range(TRACING_STEPS):
-        learner.step(next(batches), rate)[0].numpy()
-    traced = time.monotonic()
-    audio, steps = 0.0, 0
-    while time.monotonic() - traced < seconds:
-        batch = next(batches)
-        learner.step(batch, rate)[0].numpy()
-        steps += 1
-        # As the corpus has it, before any change of speed: an epoch is the corpus once.
-        rows = batch["utterances"].numpy()
-        audio += sum(train_set.rows[i].samples for i in rows) / index.sample_rate
-    stepped = time.monotonic()
-    epoch = (stepped - traced) * index.seconds(TRAIN) / audio
-    validations = []
-    for _ in range(2):
-        began = time.monotonic()
-        learner.validate(dev_set, dev_set.plain())
-        validations.append(time.monotonic() - began)
-    tracing = traced - started - TRACING_STEPS * (stepped - traced) / steps
-    return Speed(max(0.0, tracing), epoch, *validations)
 
 
 @dataclass(frozen=True)
@@ -208,14 +145,14 @@ def plan_row(comparison: Comparison, cell: str) -> dict[str, Any]:
     console.print(f"{cell}: {units} units, {parameters:,} parameters; measuring its speed")
     sized = recipes.load(comparison.recipe_file, [*overrides, f"model.units={units}"])
     budget = 60 * comparison.minutes
-    speed = measure(sized, min(CALIBRATION_SECONDS, budget))
+    speed = training_speed.measure(sized, min(CALIBRATION_SECONDS, budget))
     epochs = speed.epochs_within(FILL * budget)
     limit = max(0.9 * budget, HARD_LIMIT * budget - speed.first_validation)
     plan = {
         "units": units,
         "parameters": parameters,
         "epochs": epochs,
-        "validate_every_epochs": validate_every(epochs),
+        "validate_every_epochs": training_speed.validate_every(epochs),
         "max_minutes": limit / 60,  # a validation follows
         "expected_seconds": speed.total(epochs),
         "speed": dataclasses.asdict(speed),
@@ -332,8 +269,8 @@ def notes(comparison: Comparison, rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"{comparison.minutes:g} minutes of training and validation for each cell, one after the "
         "other on the same machine; measuring its speed beforehand is not counted.",
-        f"The best of about {VALIDATIONS} validations is chosen on the dev split it is scored on, "
-        "which flatters it a little; CER is of the same epoch. The last has no such choice.",
+        f"The best of about {training_speed.VALIDATIONS} validations is chosen on the dev split it "
+        "is scored on, which flatters it a little; CER is of that epoch. The last is not chosen.",
         "The interval is over speakers and says nothing of another training run.",
         "Multiply-adds are those of products and convolutions in inference, for a second of audio.",
         "Seconds of audio a second: training steps, the median of the epochs validated.",

@@ -93,8 +93,7 @@ def test_equal_parameters_are_found_within_the_tolerance(pipeline, cell):
 
 
 def test_epochs_and_validations_fill_the_budget(pipeline):
-    script = pipeline("compare_cells")
-    speed = script.Speed(start=6, epoch=10, first_validation=4, validation=2)
+    speed = pipeline("training_speed").Speed(start=6, epoch=10, first_validation=4, validation=2)
     for budget in (60, 100, 700):
         epochs = speed.epochs_within(budget)
         assert budget - 14 < speed.total(epochs) <= budget

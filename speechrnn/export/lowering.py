@@ -45,7 +45,7 @@ class LoweredRecogniser(tf.Module):
         self._spec = spec
         self._stages = [SUBSAMPLING[type(model.subsampling)](model.subsampling)]
         for i, layer in enumerate(model.recurrent):
-            self._stages.append(_recurrent(layer))
+            self._stages.append(recurrent(layer))
             if model.norms:
                 norm = _layer_norm(model.norms[i])
                 hands_up = hands_up_cells(spec.model, i)
@@ -142,11 +142,11 @@ def _beside_cells(norm: Stage, units: int) -> Stage:
     return stage
 
 
-def _recurrent(layer: keras.layers.Layer) -> Stage:
+def recurrent(layer: keras.layers.Layer) -> Stage:
     """(frames, inputs) -> (frames, units), or twice as wide where ``layer`` is bidirectional."""
     if isinstance(layer, keras.layers.Bidirectional):
-        forward = _recurrent(layer.forward_layer)
-        backward = _recurrent(layer.backward_layer)
+        forward = recurrent(layer.forward_layer)
+        backward = recurrent(layer.backward_layer)
         return lambda x: tf.concat(
             [forward(x), tf.reverse(backward(tf.reverse(x, [0])), [0])], axis=-1
         )

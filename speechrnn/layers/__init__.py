@@ -4,14 +4,14 @@ from speechrnn.layers.clockwork import ClockworkCell, ClockworkRNN
 from speechrnn.layers.depth_gated import DepthGatedCell, DepthGatedLSTM, split_cells
 from speechrnn.layers.gru import GRU
 from speechrnn.layers.lstm import LSTM
-from speechrnn.layers.rnn import RNN, FastRecurrence, RecurrentCell
+from speechrnn.layers.rnn import CellLayer, FastRecurrence, RecurrentCell
 from speechrnn.layers.scan import Equations
 from speechrnn.layers.simple_rnn import SimpleRNN
 
 __all__ = [
     "GRU",
     "LSTM",
-    "RNN",
+    "CellLayer",
     "ClockworkCell",
     "ClockworkRNN",
     "DepthGatedCell",

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from speechrnn.layers import scan
-from speechrnn.layers.rnn import RNN, RecurrentCell
+from speechrnn.layers.rnn import CellLayer, RecurrentCell
 
 
 class DepthGatedEquations(scan.Equations):
@@ -125,7 +125,7 @@ class DepthGatedCell(RecurrentCell):
 
 
 @keras.saving.register_keras_serializable("speechrnn")
-class DepthGatedLSTM(RNN):
+class DepthGatedLSTM(CellLayer):
     """An LSTM with peepholes whose memory cell also takes in that of the layer below, through a
     depth gate. The equations are ``DepthGatedEquations``.
 
@@ -158,27 +158,15 @@ class DepthGatedLSTM(RNN):
     (5, units), the rows being w_ci, w_cf, w_co, w_cd, w_ld.
     """
 
+    cell_class = DepthGatedCell
+
     def __init__(self, units: int, lower_cells: int = 0, return_cells: bool = False, **kwargs: Any):
         if lower_cells not in (0, 1, 2):
             raise ValueError(f"lower_cells is {lower_cells}; 0, 1 or 2 (of both directions)")
-        # Of two, the first is the forward layer's.
-        own = int(lower_cells == 2 and kwargs.get("go_backwards", False))
-        cell = DepthGatedCell(
-            units, lower_cells, own, return_cells, dtype=kwargs.get("dtype"), name="cell"
-        )
-        super().__init__(cell, **kwargs)
-        self.units, self.lower_cells, self.return_cells = units, lower_cells, return_cells
+        # Of two, the first is the forward layer's. Bidirectional turns a copy's direction round.
+        kwargs["own"] = int(lower_cells == 2 and kwargs.get("go_backwards", False))
+        super().__init__(units, lower_cells=lower_cells, return_cells=return_cells, **kwargs)
         self.shown = 1 + return_cells
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["cell"]
-        own = {"lower_cells": self.lower_cells, "return_cells": self.return_cells}
-        return {**config, "units": self.units, **own}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> DepthGatedLSTM:
-        return cls(**config)
 
 
 def split_cells(y: tf.Tensor, units: int) -> tuple[tf.Tensor, tf.Tensor]:

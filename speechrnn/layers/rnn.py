@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -145,16 +146,28 @@ class KerasRecurrence(FastRecurrence):
         return not self.has_equations() or bool(tf.config.list_logical_devices("GPU"))
 
 
-@keras.saving.register_keras_serializable("speechrnn")
-class RNN(FastRecurrence):
-    """``keras.layers.RNN(cell)``, faster, for any ``RecurrentCell``.
+class CellLayer(FastRecurrence):
+    """The layer of one kind of ``RecurrentCell``: what ``keras.layers.RNN(cell)`` is, faster.
 
-    Args:
-        cell: its equations.
-
-    Example:
-        >>> from speechrnn import layers
-        >>> layer = layers.RNN(layers.DepthGatedCell(8), return_sequences=True)
-        >>> layer(tf.zeros([2, 5, 3])).shape
-        TensorShape([2, 5, 8])
+    A subclass names its ``cell_class``. The arguments are those of the cell, and Keras's.
     """
+
+    cell_class: type[RecurrentCell]
+
+    def __init__(self, units: int, *args: Any, **kwargs: Any):
+        own = inspect.signature(self.cell_class.__init__).parameters
+        of_cell = {name: kwargs.pop(name) for name in list(kwargs) if name in own}
+        if "dtype" in kwargs:
+            of_cell["dtype"] = kwargs["dtype"]
+        super().__init__(self.cell_class(units, *args, name="cell", **of_cell), **kwargs)
+        self.units = units
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        of_cell = config.pop("cell")["config"]
+        own = inspect.signature(self.cell_class.__init__).parameters
+        return {**config, **{name: of_cell[name] for name in own if name in of_cell}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CellLayer:
+        return cls(**config)

@@ -143,7 +143,8 @@ def plot(flow: GradientFlow) -> Any:
     panels = figure.subplots(1, len(directions), sharey=True, squeeze=False)[0]
     for panel, direction in zip(panels, directions, strict=True):
         for name, norms in zip(flow.layers, flow.norms, strict=True):
-            low, middle, high = np.nanpercentile(norms[direction], [25, 50, 75], axis=0)
+            within = norms[direction][:, : flow.frames.max()]  # beyond, no row has a number
+            low, middle, high = np.nanpercentile(within, [25, 50, 75], axis=0)
             at = np.arange(len(middle))
             [line] = panel.plot(at, middle, label=name.replace("_", " "), linewidth=1.2)
             panel.fill_between(at, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
@@ -153,8 +154,6 @@ def plot(flow: GradientFlow) -> Any:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("norm of d loss / d h (nats per unit)")
     panels[0].legend()
-    figure.suptitle(
-        f"What the CTC loss tells each frame's state (median of {len(flow.frames)} clips, "
-        "band: middle half)"
-    )
+    clips = f"{len(flow.frames)} clips: median and middle half"
+    figure.suptitle(f"Gradient of the CTC loss by the state at each frame ({clips})")
     return figure
