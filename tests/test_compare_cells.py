@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 from conftest import REPOSITORY, write_recipe
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from speechrnn.errors import UsageError
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec
@@ -20,20 +22,21 @@ PIPELINES = REPOSITORY / "pipelines"
 CELLS = ["simple_rnn", "lstm", "gru", "clockwork", "depth_gated"]
 
 
+def load_pipeline(name):
+    """A script as a module, under a name that is nobody else's."""
+    qualified = f"pipelines_{name}"
+    spec = importlib.util.spec_from_file_location(qualified, PIPELINES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[qualified] = module  # dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def pipeline(monkeypatch):
-    """pipeline("compare_cells"): the script as a module, under a name that is nobody else's."""
+    """pipeline("compare_cells"), which imports its neighbours."""
     monkeypatch.syspath_prepend(str(PIPELINES))
-
-    def load(name):
-        qualified = f"pipelines_{name}"
-        spec = importlib.util.spec_from_file_location(qualified, PIPELINES / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, qualified, module)  # dataclasses look themselves up
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    return load_pipeline
 
 
 def recogniser(**model):
@@ -51,6 +54,19 @@ def test_multiply_adds_of_an_lstm_are_those_counted_by_hand(pipeline):
     assert count(recogniser()) == pytest.approx(50 * (first + second + 16 * 4))
     one_way = 4 * 8 * (20 + 8) + 4 * 8 * (8 + 8) + 8 * 4
     assert count(recogniser(bidirectional=False)) == pytest.approx(50 * one_way)
+
+
+@settings(deadline=None)
+@given(
+    periods=st.sets(st.integers(1, 200), min_size=2, max_size=8).map(sorted),
+    width=st.integers(1, 40),
+    bidirectional=st.booleans(),
+)
+def test_a_clockwork_multiplies_less_than_a_simple_rnn_of_its_size(periods, width, bidirectional):
+    size = {"units": width * len(periods), "bidirectional": bidirectional}
+    count = load_pipeline("network_size").multiply_adds
+    clockwork = recogniser(cell="clockwork", periods=tuple(periods), **size)
+    assert count(clockwork) < count(recogniser(cell="simple_rnn", **size))
 
 
 def test_multiply_adds_of_convolutions_are_those_counted_by_hand(pipeline):

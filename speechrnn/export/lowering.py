@@ -11,6 +11,7 @@ no variable can be left behind in the conversion.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -160,19 +161,23 @@ def recurrent(layer: keras.layers.Layer) -> Stage:
 
     def stage(x: tf.Tensor) -> tf.Tensor:
         zeros = [tf.zeros([1, size]) for size in tf.nest.flatten(layer.cell.state_size)]
-        states = layer.recurrence(weights, x[:, tf.newaxis], zeros, _nested_loop)
+        run = functools.partial(_nested_loop, sequences=layer.shown)
+        states = layer.recurrence(weights, tf.expand_dims(x, 1), zeros, run)
         # One utterance: the batch axis of the scan's step order goes again.
         return tf.concat([tf.reshape(s, [-1, s.shape[2]]) for s in states[: layer.shown]], axis=-1)
 
     return stage
 
 
-def _nested_loop(cell: layers.Equations, x: tf.Tensor, initial: State) -> list[tf.Tensor]:
-    """``scan.run`` in operations of the device: (frames, 1, inputs) -> each of the states.
+def _nested_loop(
+    cell: layers.Equations, x: tf.Tensor, initial: State, sequences: int
+) -> list[tf.Tensor]:
+    """``scan.run`` in operations of the device: (frames, 1, inputs) -> ``sequences`` of the states.
 
     Zeros fill the last block: a backward layer's input must be reversed before it comes here.
     """
-    frames, width = tf.shape(x)[0], cell.states * cell.units
+    count = min(sequences, cell.states)
+    frames, width = tf.shape(x)[0], count * cell.units
     iterations = BLOCK_FRAMES // UNROLLED_FRAMES
     projected = cell.inputs(tf.reshape(x, [-1, x.shape[2]]))
     projected = tf.pad(projected, [[0, -frames % BLOCK_FRAMES], [0, 0]])
@@ -184,7 +189,7 @@ def _nested_loop(cell: layers.Equations, x: tf.Tensor, initial: State) -> list[t
             for row in tf.split(tf.gather(block, i), UNROLLED_FRAMES):
                 u = tf.matmul(state[0], cell.recurrent)
                 state, _ = cell.step(row, u, state, cell.vectors)
-                outputs.append(tf.concat(state, axis=-1))
+                outputs.append(tf.concat(state[:count], axis=-1))
             return i + 1, written.write(i, tf.concat(outputs, axis=0)), list(state)
 
         return _loop(tf.constant(iterations), body, [UNROLLED_FRAMES, width], state)
@@ -195,7 +200,7 @@ def _nested_loop(cell: layers.Equations, x: tf.Tensor, initial: State) -> list[t
 
     outputs, _ = _loop(tf.shape(blocks)[0], body, [BLOCK_FRAMES, width], list(initial))
     outputs = tf.reshape(outputs, [-1, 1, width])[:frames]
-    return tf.split(outputs, cell.states, axis=-1)
+    return tf.split(outputs, count, axis=-1)
 
 
 def _loop(
