@@ -342,6 +342,18 @@ def test_chunks_with_the_state_carried_give_what_the_whole_gives(cell, chunks, s
 
 
 @every_cell
+def test_a_stateful_layer_goes_on_where_it_was(cell):
+    rng = np.random.default_rng(0)
+    x = features(rng, 2, 9)
+    layer = with_random_weights(CELLS[cell](return_sequences=True, stateful=True), rng, x)
+    layer.reset_state()
+    whole = layer(x)
+    layer.reset_state()
+    parts = [layer(x[:, :4]), layer(x[:, 4:5]), layer(x[:, 5:])]
+    assert_near(tf.concat(parts, axis=1), whole)
+
+
+@every_cell
 def test_the_fast_loop_equals_keras_loop_over_the_cell(cell):
     rng = np.random.default_rng(0)
     x = features(rng, 3, 9)

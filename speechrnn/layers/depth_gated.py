@@ -37,7 +37,7 @@ class DepthGatedEquations(scan.Equations):
         if self.lower is None:
             return super().inputs(rows, dtype)
         x = super().inputs(rows[:, : self.kernel.shape[0]], dtype)
-        return tf.concat([x, rows[:, self.lower]], axis=-1)
+        return tf.concat([tf.cast(x, rows.dtype), rows[:, self.lower]], axis=-1)
 
     def step(
         self, x: tf.Tensor, u: tf.Tensor, state: scan.Tensors, vectors: scan.Tensors

@@ -20,7 +20,7 @@ class GRUEquations(scan.Equations):
     """
 
     saves = (2, 1, 1)
-    keeps = (1, 3)
+    keeps = (1,)
 
     def step(
         self, x: tf.Tensor, u: tf.Tensor, state: scan.Tensors, vectors: scan.Tensors
@@ -46,12 +46,12 @@ class GRUEquations(scan.Equations):
         du_by_dh, z, _ = coefficients
         (dh,) = dstate
         du = tf.tile(dh, [1, 3]) * du_by_dh
-        return du, [dh * z], [dh, du]
+        return du, [dh * z], [dh]
 
-    def finish(self, kept: scan.Tensors, coefficients: Any, vectors: Any) -> tuple:
-        dh, du = kept
-        dx = tf.concat([du[..., : 2 * self.units], dh * coefficients[2]], axis=-1)
-        return dx, du, [tf.reduce_sum(du, axis=[0, 1])]
+    def finish(self, du: tf.Tensor, kept: scan.Tensors, coefficients: Any, vectors: Any) -> tuple:
+        dn = tf.cast(kept[0] * coefficients[2], du.dtype)
+        dx = tf.concat([du[..., : 2 * self.units], dn], axis=-1)
+        return dx, [scan.sum_of_rows(du)]
 
 
 @keras.saving.register_keras_serializable("speechrnn")

@@ -21,7 +21,7 @@ class LSTMEquations(scan.Equations):
 
     states = 2
     saves = (3, 1)
-    keeps = (4,)
+    keeps = ()
 
     def step(
         self, x: tf.Tensor, u: tf.Tensor, state: scan.Tensors, vectors: scan.Tensors
@@ -48,10 +48,10 @@ class LSTMEquations(scan.Equations):
         dc = dc + dh * dc_by_dh
         di_by_dc, df_by_dc, dg_by_dc = tf.split(by_dc, 3, axis=-1)
         dz = tf.concat([dc * di_by_dc, dc * df_by_dc, dh * do_by_dh, dc * dg_by_dc], axis=-1)
-        return dz, [None, dc * f], [dz]
+        return dz, [None, dc * f], []
 
-    def finish(self, kept: scan.Tensors, coefficients: Any, vectors: Any) -> tuple:
-        return kept[0], kept[0], []
+    def finish(self, du: tf.Tensor, kept: Any, coefficients: Any, vectors: Any) -> tuple:
+        return du, []
 
 
 @keras.saving.register_keras_serializable("speechrnn")

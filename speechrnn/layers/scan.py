@@ -50,8 +50,8 @@ class Equations:
         self.units = int(recurrent.shape[0])
 
     def inputs(self, rows: tf.Tensor, dtype: str = "float32") -> tf.Tensor:
-        """(n, inputs) -> x (n, width), of any number of frames."""
-        return product(rows, self.kernel, dtype) + self.bias
+        """(n, inputs) -> x (n, width), of any number of frames; of ``dtype`` if bfloat16."""
+        return affine(rows, self.kernel, self.bias, dtype)
 
     def step(self, x: tf.Tensor, u: tf.Tensor, state: Tensors, vectors: Tensors) -> tuple:
         """One frame: (batch, width), (batch, recurrent width) -> new state, what is saved."""
@@ -59,7 +59,7 @@ class Equations:
 
     @property
     def keeps(self) -> tuple[int, ...]:
-        """What ``back`` keeps of a frame for ``finish``: widths in units."""
+        """What ``back`` keeps of a frame for ``finish``, beside du: widths in units."""
         return (1,) * self.states
 
     def coefficients(
@@ -72,7 +72,7 @@ class Equations:
         return [x, u(), *before]
 
     def back(self, coefficients: Tensors, dstate: Tensors, vectors: Tensors) -> tuple:
-        """One frame of the gradient: the loss's derivative by the new state -> by u, by the
+        """One frame of the gradient: the loss's derivative by the new state -> by u (du), by the
         state before as far as it does not pass through u, and what is kept."""
         x, u, *before = coefficients
         du, *dbefore = _pullback(
@@ -80,15 +80,17 @@ class Equations:
         )
         return du, dbefore, dstate
 
-    def finish(self, kept: Tensors, coefficients: Tensors, vectors: Tensors) -> tuple:
-        """All frames at once: derivatives by x, by u, and by each of the vectors."""
+    def finish(
+        self, du: tf.Tensor, kept: Tensors, coefficients: Tensors, vectors: Tensors
+    ) -> tuple:
+        """All frames at once: derivatives by x and by each of the vectors."""
         x, u, *before = (_rows(c) for c in coefficients)
-        dx, du, *dvectors = _pullback(
-            lambda x, u, *vectors: self.step(x, u, before, vectors)[0],
-            [x, u, *vectors],
+        dx, *dvectors = _pullback(
+            lambda x, *vectors: self.step(x, u, before, vectors)[0],
+            [x, *vectors],
             [_rows(k) for k in kept],
         )
-        return _as_rows_of(dx, coefficients[0]), _as_rows_of(du, coefficients[1]), dvectors
+        return _as_rows_of(dx, coefficients[0]), dvectors
 
 
 def run(
@@ -117,17 +119,23 @@ def run(
         operand = tf.cast(recurrent, dtype) if dtype == "bfloat16" else recurrent
 
         def forth(frame: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
-            state, saved = cell.step(frame[0], product(state[0], operand, dtype), state, vectors)
+            x, u = tf.cast(frame[0], state[0].dtype), product(state[0], operand, dtype)
+            state, saved = cell.step(x, u, state, vectors)
             return state, [*state, *saved]
 
-        widths = [cell.units * n for n in ((1,) * count + cell.saves)]
+        working = initial[0].dtype
+        widths = [(cell.units * n, working) for n in ((1,) * count + cell.saves)]
         outputs, _ = loop(forth, [x], initial, widths)
         after, saved = outputs[:count], outputs[count:]
 
         def gradient(*upstream: tf.Tensor) -> tuple:
             before = [shifted(first, y) for first, y in zip(initial, after, strict=True)]
             coefficients = cell.coefficients(
-                x, lambda: project(before[0], recurrent, dtype), before, after, saved
+                tf.cast(x, working),
+                lambda: project(before[0], recurrent, dtype),
+                before,
+                after,
+                saved,
             )
 
             # A product with a transposed operand is three times slower than one with this.
@@ -138,15 +146,20 @@ def run(
                 for i, derivative in enumerate(frame[:shown]):
                     dstate[i] += derivative
                 du, dbefore, kept = cell.back(frame[shown:], dstate, vectors)
-                through = product(du, transposed, dtype)
+                du = tf.cast(du, operand.dtype)
+                through = tf.cast(tf.matmul(du, transposed), working)
                 dbefore[0] = through if dbefore[0] is None else dbefore[0] + through
-                return dbefore, kept
+                return dbefore, [du, *kept]
 
             zeros = [tf.zeros_like(state) for state in initial]
-            widths = [cell.units * n for n in cell.keeps]
-            kept, dinitial = loop(back, [*upstream, *coefficients], zeros, widths, reverse=True)
-            dx, du, dvectors = cell.finish(kept, coefficients, vectors)
-            return dx, outer_product(before[0], du, dtype), *dinitial, *dvectors
+            widths = [(operand.shape[1], operand.dtype)]
+            widths += [(cell.units * n, working) for n in cell.keeps]
+            (du, *kept), dinitial = loop(
+                back, [*upstream, *coefficients], zeros, widths, reverse=True
+            )
+            dx, dvectors = cell.finish(du, kept, coefficients, vectors)
+            drecurrent = tf.cast(outer_product(before[0], du), recurrent.dtype)
+            return tf.cast(dx, x.dtype), drecurrent, *dinitial, *dvectors
 
         return after[:shown], gradient
 
@@ -157,17 +170,21 @@ def run(
 
 
 def loop(
-    step: Step, inputs: Tensors, state: Tensors, widths: Sequence[int], reverse: bool = False
+    step: Step,
+    inputs: Tensors,
+    state: Tensors,
+    outputs: Sequence[tuple[int, tf.DType]],
+    reverse: bool = False,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """Run ``step`` over the first axis of ``inputs``, the last frame first if ``reverse``.
 
-    step(frame of each input, state) -> (new state, outputs), all (batch, width).
+    step(frame of each input, state) -> (new state, outputs), all (batch, width); ``outputs``
+    gives the width and the dtype of each.
 
     Returns the outputs, each (frames, batch, width), and the final state.
     """
     frames = tf.shape(inputs[0])[0]
-    dtype = inputs[0].dtype
-    write = [tf.TensorArray(dtype, frames, element_shape=[None, width]) for width in widths]
+    write = [tf.TensorArray(dtype, frames, element_shape=[None, n]) for n, dtype in outputs]
 
     def body(t: tf.Tensor, state: Tensors, write: Sequence[tf.TensorArray]) -> tuple:
         at = frames - 1 - t if reverse else t
@@ -190,11 +207,11 @@ def _frame(x: tf.Tensor, begin: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(frame, x.shape[1:])
 
 
-def product(a: tf.Tensor, b: Weight, dtype: str, **transpose: bool) -> tf.Tensor:
+def product(a: tf.Tensor, b: Weight, dtype: str) -> tf.Tensor:
     """a @ b with operands of ``dtype`` if that is bfloat16; the result is of a's dtype."""
     if dtype != "bfloat16":
-        return tf.matmul(a, b, **transpose)
-    return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **transpose), a.dtype)
+        return tf.matmul(a, b)
+    return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype)), a.dtype)
 
 
 def project(x: tf.Tensor, kernel: tf.Tensor, dtype: str) -> tf.Tensor:
@@ -202,9 +219,41 @@ def project(x: tf.Tensor, kernel: tf.Tensor, dtype: str) -> tf.Tensor:
     return _as_rows_of(product(_rows(x), kernel, dtype), x)
 
 
-def outer_product(a: tf.Tensor, b: tf.Tensor, dtype: str) -> tf.Tensor:
+def outer_product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Sum over steps and rows of a (.., m) times b (.., n) -> (m, n): a weight's gradient."""
-    return product(_rows(a), _rows(b), dtype, transpose_a=True)
+    return tf.matmul(tf.cast(_rows(a), b.dtype), _rows(b), transpose_a=True)
+
+
+def sum_of_rows(x: tf.Tensor) -> tf.Tensor:
+    """(.., n) -> (n,): the gradient of what was added to every row.
+
+    In bfloat16 a product, which adds up in float32, where a sum would add up in bfloat16.
+    """
+    if x.dtype != tf.bfloat16:
+        return tf.reduce_sum(_rows(x), axis=0)
+    return tf.cast(tf.matmul(tf.ones([1, tf.shape(_rows(x))[0]], x.dtype), _rows(x))[0], tf.float32)
+
+
+def affine(rows: tf.Tensor, kernel: Weight, bias: Weight, dtype: str) -> tf.Tensor:
+    """rows (n, inputs) times kernel plus bias -> (n, width), of ``dtype`` if that is bfloat16.
+
+    There its gradient casts what it needs once and adds up in float32.
+    """
+    if dtype != "bfloat16":
+        return tf.matmul(rows, kernel) + bias
+
+    @tf.custom_gradient
+    def rounded(rows: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
+        left, right = tf.cast(rows, dtype), tf.cast(kernel, dtype)
+
+        def gradient(dy: tf.Tensor) -> tuple:
+            drows = tf.cast(tf.matmul(dy, right, transpose_b=True), rows.dtype)
+            dkernel = tf.cast(tf.matmul(left, dy, transpose_a=True), kernel.dtype)
+            return drows, dkernel, sum_of_rows(dy)
+
+        return tf.nn.bias_add(tf.matmul(left, right), tf.cast(bias, dtype)), gradient
+
+    return rounded(rows, kernel, bias)
 
 
 def shifted(initial: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,8 @@ from speechrnn.layers.rnn import KerasRecurrence
 class SimpleRNNEquations(scan.Equations):
     """h' = tanh(x W + b + h U)"""
 
+    keeps = ()
+
     def step(
         self, x: tf.Tensor, u: tf.Tensor, state: scan.Tensors, vectors: scan.Tensors
     ) -> tuple[scan.Tensors, scan.Tensors]:
@@ -24,10 +26,10 @@ class SimpleRNNEquations(scan.Equations):
 
     def back(self, coefficients: scan.Tensors, dstate: scan.Tensors, vectors: Any) -> tuple:
         du = dstate[0] * coefficients[0]
-        return du, [None], [du]
+        return du, [None], []
 
-    def finish(self, kept: scan.Tensors, coefficients: Any, vectors: Any) -> tuple:
-        return kept[0], kept[0], []
+    def finish(self, du: tf.Tensor, kept: Any, coefficients: Any, vectors: Any) -> tuple:
+        return du, []
 
 
 @keras.saving.register_keras_serializable("speechrnn")
