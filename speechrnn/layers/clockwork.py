@@ -57,7 +57,7 @@ class ClockworkCell(RecurrentCell):
         self.recurrent_kernels = [
             self.add_weight(
                 shape=(self.units - start, self.width),
-                initializer="orthogonal",
+                initializer=_recurrent_initializer,
                 name=f"recurrent_kernel_{i}",
             )
             for i, start in enumerate(range(0, self.units, self.width))
@@ -77,6 +77,16 @@ class ClockworkCell(RecurrentCell):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "periods": self.periods}
+
+
+def _recurrent_initializer(shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
+    """A module's own part orthogonal, as in a SimpleRNN, so that it keeps what it holds; the
+    part of slower modules, which to it are inputs, as a kernel of inputs."""
+    slower, width = shape[0] - shape[1], shape[1]
+    own = keras.initializers.Orthogonal()((width, width), dtype)
+    if not slower:
+        return own
+    return tf.concat([own, keras.initializers.GlorotUniform()((slower, width), dtype)], axis=0)
 
 
 @keras.saving.register_keras_serializable("speechrnn")
