@@ -109,64 +109,82 @@ def run(
         dtype: of the operands of matrix products; ``bfloat16``, or float32 for the inputs' own.
         sequences: how many of the state's tensors to give; all by default.
     """
-    count, cell = equations.states, equations
-    shown = count if sequences is None else sequences
+    cell, shape = equations, tf.shape(inputs)
+    shown = cell.states if sequences is None else sequences
 
     @tf.custom_gradient
     def recurrence(x: tf.Tensor, recurrent: tf.Tensor, *rest: tf.Tensor) -> Any:
-        initial, vectors = rest[:count], rest[count:]
+        initial, vectors = rest[: cell.states], rest[cell.states :]
         # Cast once: in the loop it would be cast for every frame.
         operand = tf.cast(recurrent, dtype) if dtype == "bfloat16" else recurrent
-
-        def forth(frame: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
-            x, u = tf.cast(frame[0], state[0].dtype), product(state[0], operand, dtype)
-            state, saved = cell.step(x, u, state, vectors)
-            return state, [*state, *saved]
-
-        working = initial[0].dtype
-        widths = [(cell.units * n, working) for n in ((1,) * count + cell.saves)]
-        outputs, _ = loop(forth, [x], initial, widths)
-        after, saved = outputs[:count], outputs[count:]
+        after, saved = _forth(cell, x, operand, initial, vectors)
 
         def gradient(*upstream: tf.Tensor) -> tuple:
             before = [shifted(first, y) for first, y in zip(initial, after, strict=True)]
             coefficients = cell.coefficients(
-                tf.cast(x, working),
-                lambda: project(before[0], recurrent, dtype),
+                tf.cast(x, before[0].dtype),
+                lambda: _as_rows_of(product(_rows(before[0]), operand), x),
                 before,
                 after,
                 saved,
             )
-
-            # A product with a transposed operand is three times slower than one with this.
-            transposed = tf.transpose(operand)
-
-            def back(frame: Tensors, carry: Tensors) -> tuple[Tensors, Tensors]:
-                dstate = list(carry)
-                for i, derivative in enumerate(frame[:shown]):
-                    dstate[i] += derivative
-                du, dbefore, kept = cell.back(frame[shown:], dstate, vectors)
-                du = tf.cast(du, operand.dtype)
-                through = tf.cast(tf.matmul(du, transposed), working)
-                dbefore[0] = through if dbefore[0] is None else dbefore[0] + through
-                return dbefore, [du, *kept]
-
-            zeros = [tf.zeros_like(state) for state in initial]
-            widths = [(operand.shape[1], operand.dtype)]
-            widths += [(cell.units * n, working) for n in cell.keeps]
-            (du, *kept), dinitial = loop(
-                back, [*upstream, *coefficients], zeros, widths, reverse=True
-            )
+            (du, *kept), dinitial = _back(cell, upstream, coefficients, operand, initial, vectors)
             dx, dvectors = cell.finish(du, kept, coefficients, vectors)
             drecurrent = tf.cast(outer_product(before[0], du), recurrent.dtype)
             return tf.cast(dx, x.dtype), drecurrent, *dinitial, *dvectors
 
         return after[:shown], gradient
 
-    shape = tf.shape(inputs)
     x = cell.inputs(_rows(inputs), dtype)
     x = tf.reshape(x, [shape[0], shape[1], x.shape[1]])
     return list(recurrence(x, cell.recurrent, *initial_state, *cell.vectors))
+
+
+def _forth(
+    cell: Equations, x: tf.Tensor, operand: tf.Tensor, initial: Tensors, vectors: Tensors
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """The states after every step, and what the steps saved."""
+    working = initial[0].dtype
+
+    def step(frame: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        u = product(state[0], operand)
+        state, saved = cell.step(tf.cast(frame[0], working), u, state, vectors)
+        return state, [*state, *saved]
+
+    widths = [(cell.units * n, working) for n in ((1,) * cell.states + cell.saves)]
+    outputs, _ = loop(step, [x], initial, widths)
+    return outputs[: cell.states], outputs[cell.states :]
+
+
+def _back(
+    cell: Equations,
+    upstream: Tensors,
+    coefficients: Tensors,
+    operand: tf.Tensor,
+    initial: Tensors,
+    vectors: Tensors,
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """du and what ``cell.back`` kept, of every step; the derivatives by the initial state.
+
+    ``upstream`` are the derivatives by the first of the state's tensors, or by all of them.
+    """
+    working, shown = initial[0].dtype, len(upstream)
+    # A product with a transposed operand is three times slower than one with this.
+    transposed = tf.transpose(operand)
+
+    def step(frame: Tensors, carry: Tensors) -> tuple[Tensors, Tensors]:
+        dstate = list(carry)
+        for i, derivative in enumerate(frame[:shown]):
+            dstate[i] += derivative
+        du, dbefore, kept = cell.back(frame[shown:], dstate, vectors)
+        du = tf.cast(du, operand.dtype)
+        through = tf.cast(tf.matmul(du, transposed), working)
+        dbefore[0] = through if dbefore[0] is None else dbefore[0] + through
+        return dbefore, [du, *kept]
+
+    zeros = [tf.zeros_like(state) for state in initial]
+    widths = [(operand.shape[1], operand.dtype), *((cell.units * n, working) for n in cell.keeps)]
+    return loop(step, [*upstream, *coefficients], zeros, widths, reverse=True)
 
 
 def loop(
@@ -207,16 +225,9 @@ def _frame(x: tf.Tensor, begin: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(frame, x.shape[1:])
 
 
-def product(a: tf.Tensor, b: Weight, dtype: str) -> tf.Tensor:
-    """a @ b with operands of ``dtype`` if that is bfloat16; the result is of a's dtype."""
-    if dtype != "bfloat16":
-        return tf.matmul(a, b)
-    return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype)), a.dtype)
-
-
-def project(x: tf.Tensor, kernel: tf.Tensor, dtype: str) -> tf.Tensor:
-    """(steps, batch, inputs) times (inputs, outputs) for all frames in one product."""
-    return _as_rows_of(product(_rows(x), kernel, dtype), x)
+def product(a: tf.Tensor, b: Weight) -> tf.Tensor:
+    """a @ b with operands of b's dtype; the result is of a's."""
+    return tf.cast(tf.matmul(tf.cast(a, b.dtype), b), a.dtype)
 
 
 def outer_product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
