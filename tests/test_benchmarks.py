@@ -1,0 +1,141 @@
+"""The benchmark of the recurrent layers: what it counts, and one run of the smallest size."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+FOLDER = REPOSITORY / "pipelines" / "benchmarks"
+SMALLEST = ["--batch=2", "--frames=9", "--units=4", "--layers=1", "--rounds=1", "--seconds=0"]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """script("shapes"): a module of the benchmark, forgotten again after the test."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for path in FOLDER.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+def test_the_batch_has_one_full_row_and_labels_that_ctc_can_write(script):
+    shapes = script("shapes")
+    x, frames, labels = shapes.draw_batch(shapes.Shape("lstm", batch=16, frames=100))
+    assert x.shape == (16, 100, 512) and x.dtype == np.float32
+    assert frames.max() == frames[0] == 100 and frames.min() >= 60
+    counts = np.count_nonzero(labels, axis=1)
+    np.testing.assert_array_equal(counts, frames // 8)
+    repeats = np.sum((labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] != 0), axis=1)
+    assert np.all(counts + repeats <= frames)
+
+
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru", "depth_gated"])
+def test_multiply_adds_are_those_of_the_layers_own_matrices(script, cell):
+    # Every element of a matrix is used once in each frame.
+    shapes, stack = script("shapes"), script("tensorflow_stack")
+    shape = shapes.Shape(cell, batch=2, frames=5, units=4, layers=3, features=6, symbols=7)
+    built = stack.TensorFlowStack("keras-rnn-cell", shape)
+    matrices = [w for w in built.weights if len(w.shape) == 2 and w.name.endswith("kernel")]
+    forward = 2 * 5 * sum(int(np.prod(w.shape)) for w in matrices)
+    lowest = sum(int(np.prod(w.shape)) for w in matrices if w.shape[0] == 6)
+    found = shapes.multiply_adds(shape, padding=True)
+    # Backward each product has two, but the features need no gradient.
+    assert found == {"infer": forward, "train": 3 * forward - 2 * 5 * lowest}
+
+
+def test_multiply_adds_of_a_clockwork_layer_count_its_ticks(script):
+    shapes = script("shapes")
+    shape = shapes.Shape("clockwork", units=4, features=6, periods=(1, 4))
+    # The slow module ticks at frames 0, 4 and 8, the fast one at all nine and hears both.
+    by_input, by_output = shapes.layer_multiply_adds(shape, 0, np.array([9]))
+    assert by_input == 9 * 2 * 6 + 3 * 2 * 6
+    assert by_output == 9 * 2 * 4 + 3 * 2 * 2
+
+
+def test_an_implementation_that_fails_says_with_which_error(script):
+    workers, shapes = script("workers"), script("shapes")
+    with pytest.raises(script("implementations").LeftOut, match="ValueError: 5 units do not"):
+        workers.Worker("ours-float32", shapes.Shape("clockwork", 2, 9, units=5))
+
+
+def test_ratios_are_quotients_of_times_and_pytorch_is_its_faster_row(script):
+    implementations, records = script("implementations"), script("records")
+    seconds = {
+        "keras": 6.0,
+        "pytorch-dense": 1.5,
+        "pytorch-packed": 2.0,
+        "pytorch-packed-bfloat16": 1.0,
+        "ours-float32": 3.0,
+        "ours-bfloat16": 0.5,
+    }
+    rows = [
+        {
+            "implementation": name,
+            "precision": implementations.STACKS[name].precision,
+            "train": {"median": time},
+        }
+        for name, time in seconds.items()
+    ]
+    records.add_ratios(rows, "train", "median")
+    ratios = {row["implementation"]: row["train"]["ratios"]["median"] for row in rows}
+    assert ratios["ours-float32"]["stock"] == 2 and ratios["ours-float32"]["pytorch"] == 0.5
+    assert ratios["ours-bfloat16"]["stock"] == 12 and ratios["ours-bfloat16"]["pytorch"] == 2
+    assert ratios["ours-float32"]["pytorch-packed"] == 2 / 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run where PyTorch cannot be imported: its JSON, and what it printed."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "torch.py").write_text("raise ImportError('not here')\n")
+    written, printed = folder / "found.json", io.StringIO()
+    compared = ["keras", "ours-float32", "pytorch-dense", "pytorch-packed"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.syspath_prepend(str(FOLDER))
+        importlib.import_module("recurrent").main(
+            ["--cells", "lstm", *SMALLEST, "--json", str(written), "--implementations", *compared]
+        )
+    return json.loads(written.read_text()), printed.getvalue()
+
+
+def test_the_json_has_what_was_measured(run):
+    written, printed = run
+    assert {"processor", "cores", "bfloat16", "versions"} <= set(written["machine"])
+    assert {"tensorflow", "keras", "python"} <= set(written["machine"]["versions"])
+    (result,) = written["results"]
+    assert {"cell", "batch", "frames", "units", "layers", "valid_frames"} <= set(result)
+    assert set(result["peak_multiply_adds_per_second"]) == {"float32", "bfloat16"}
+    keras, ours = result["rows"]
+    assert [keras["implementation"], ours["implementation"]] == ["keras", "ours-float32"]
+    for action in ("train", "infer"):
+        measured = ours[action]
+        assert measured["median"] == measured["best"] == measured["rounds"][0] > 0
+        assert 0 < measured["share_of_peak"] < 1 and measured["audio_seconds_per_second"] > 0
+        quotient = keras[action]["median"] / measured["median"]
+        assert measured["ratios"]["median"]["stock"] == pytest.approx(quotient)
+    assert ours["peak_memory_bytes"] >= ours["memory_before_bytes"]
+    assert "speechrnn" in printed and "audio s/s" in printed
+
+
+def test_what_is_compared_computes_the_same(run):
+    # The same seed gives both the same weights; Keras has its own layers and its own CTC, so only
+    # rounding in float32 is left between them.
+    keras, ours = run[0]["results"][0]["rows"]
+    assert ours["first_loss"] == pytest.approx(keras["first_loss"], rel=1e-5)
+
+
+def test_a_missing_pytorch_is_said_and_left_out(run):
+    found, printed = run
+    reason = "PyTorch is not installed: pip install torch"
+    assert found["results"][0]["left_out"] == dict.fromkeys(
+        ["pytorch-dense", "pytorch-packed"], reason
+    )
+    assert reason in printed
