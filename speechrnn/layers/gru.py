@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from speechrnn.layers import scan
@@ -16,7 +17,8 @@ class GRUEquations(scan.Equations):
     n = tanh(x W + b + r * (h U + b'))
     h' = z * h + (1 - z) * n
 
-    The gates lie side by side in the order z, r, n; the one vector is b'.
+    The gates lie side by side in the order z, r, n. Of b' only the part of n has to be added in
+    the loop: it is the one vector. The others are in the bias.
     """
 
     saves = (2, 1, 1)
@@ -26,11 +28,11 @@ class GRUEquations(scan.Equations):
         self, x: tf.Tensor, u: tf.Tensor, state: scan.Tensors, vectors: scan.Tensors
     ) -> tuple[scan.Tensors, scan.Tensors]:
         (h,), width = state, 2 * self.units
-        u = u + vectors[0]
+        u_n = u[:, width:] + vectors[0]
         zr = tf.sigmoid(x[:, :width] + u[:, :width])
         z, r = tf.split(zr, 2, axis=-1)
-        n = tf.tanh(x[:, width:] + r * u[:, width:])
-        return [n + z * (h - n)], [zr, n, u[:, width:]]
+        n = tf.tanh(x[:, width:] + r * u_n)
+        return [n + z * (h - n)], [zr, n, u_n]
 
     # Every gradient of a frame is its total dh times something known beforehand.
 
@@ -51,7 +53,7 @@ class GRUEquations(scan.Equations):
     def finish(self, du: tf.Tensor, kept: scan.Tensors, coefficients: Any, vectors: Any) -> tuple:
         dn = tf.cast(kept[0] * coefficients[2], du.dtype)
         dx = tf.concat([du[..., : 2 * self.units], dn], axis=-1)
-        return dx, [scan.sum_of_rows(du)]
+        return dx, [scan.sum_of_rows(du[..., 2 * self.units :])]
 
 
 @keras.saving.register_keras_serializable("speechrnn")
@@ -60,4 +62,6 @@ class GRU(KerasRecurrence, keras.layers.GRU):
 
     def equations(self, weights: list[scan.Weight]) -> GRUEquations:
         kernel, recurrent, biases = weights
-        return GRUEquations(kernel, biases[0], recurrent, [biases[1]])
+        of_gates = np.repeat([1, 1, 0], self.units).astype(tf.as_dtype(biases.dtype).as_numpy_dtype)
+        bias = biases[0] + of_gates * biases[1]
+        return GRUEquations(kernel, bias, recurrent, [biases[1][2 * self.units :]])
