@@ -44,12 +44,10 @@ from speechrnn.training.display import history
 CELLS = ("simple_rnn", "lstm", "gru", "clockwork", "depth_gated")
 # What one cell needs otherwise than the recipe has it. A plain tanh recurrence is unstable at the
 # gated cells' learning rate of 2e-3: no gate limits what a state makes of the one before it. A
-# clockwork's modules are such recurrences. Its periods: a frame's convolutions see 90 ms and a
-# spelled letter lasts about 100, so that at 30 ms a frame a module of period 8 would miss whole
-# letters.
+# clockwork's modules are such recurrences.
 CELL_OVERRIDES: dict[str, list[str]] = {
     "simple_rnn": ["training.learning_rate=0.001"],
-    "clockwork": ["training.learning_rate=0.001", "model.periods=[1,2,3,4]"],
+    "clockwork": ["training.learning_rate=0.001"],
 }
 
 CALIBRATION_SECONDS = 50.0  # about three epochs of AN4

@@ -16,7 +16,7 @@ Run = Callable[[scan.Equations, tf.Tensor, scan.Tensors], list[tf.Tensor]]
 
 
 class RecurrentCell(keras.layers.Layer):
-    """A cell of our own: ``keras.layers.RNN(cell)`` runs it frame by frame, ``RNN(cell)`` fast.
+    """A cell of our own: ``keras.layers.RNN(cell)`` runs it as it stands, a ``CellLayer`` fast.
 
     A subclass creates its weights in ``build`` and gives ``equations``.
 
