@@ -47,7 +47,6 @@ CELLS = ("simple_rnn", "lstm", "gru", "clockwork", "depth_gated")
 # clockwork's modules are such recurrences.
 CELL_OVERRIDES: dict[str, list[str]] = {
     "simple_rnn": ["training.learning_rate=0.001"],
-    "clockwork": ["training.learning_rate=0.001"],
 }
 
 CALIBRATION_SECONDS = 50.0  # about three epochs of AN4
