@@ -105,3 +105,20 @@ def test_ctc_loss_equals_the_sum_over_all_paths_at_any_padding(labels):
         padded_labels = np.pad([labels], [(0, 0), (0, padding)]).astype(np.int32)
         loss = ctc.loss(tf.constant(padded), tf.constant([5]), tf.constant(padded_labels))
         np.testing.assert_allclose(loss, [expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_rows_ctc_loss_and_gradient_do_not_depend_on_its_batch(rows):
+    rng = np.random.default_rng(rows)
+    logits = tf.constant(rng.normal(size=(rows, 9, 4)), tf.float32)
+    frames = tf.constant(rng.integers(4, 10, rows), tf.int32)
+    labels = tf.constant([[1, 2, 2][: 1 + i % 3] + [0] * (2 - i % 3) for i in range(rows)])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        together = ctc.loss(logits, frames, labels)
+        alone = [ctc.loss(logits[i, None], frames[i, None], labels[i, None]) for i in range(rows)]
+        alone = tf.concat(alone, axis=0)
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(
+        tape.gradient(together, logits), tape.gradient(alone, logits)
+    )

@@ -222,7 +222,8 @@ def _frame(x: tf.Tensor, begin: tf.Tensor) -> tf.Tensor:
     frame = tf.raw_ops.StridedSlice(
         input=x, begin=begin, end=begin + 1, strides=[1], shrink_axis_mask=1
     )
-    return tf.ensure_shape(frame, x.shape[1:])
+    frame.set_shape(x.shape[1:])
+    return frame
 
 
 def product(a: tf.Tensor, b: Weight) -> tf.Tensor:
