@@ -43,8 +43,7 @@ from speechrnn.training.display import history
 
 CELLS = ("simple_rnn", "lstm", "gru", "clockwork", "depth_gated")
 # What one cell needs otherwise than the recipe has it. A plain tanh recurrence is unstable at the
-# gated cells' learning rate of 2e-3: no gate limits what a state makes of the one before it. A
-# clockwork's modules are such recurrences.
+# gated cells' learning rate of 2e-3: no gate limits what a state makes of the one before it.
 CELL_OVERRIDES: dict[str, list[str]] = {
     "simple_rnn": ["training.learning_rate=0.001"],
 }
