@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from speechrnn import model as network
-from speechrnn.specs import FeatureSpec, ModelSpec, RecogniserSpec
+from speechrnn.specs import CONVOLUTION_STRIDES, FeatureSpec, ModelSpec, RecogniserSpec
 
 TOLERANCE = 0.02  # of the parameters to reach
 # Steps of the search: multiples of 8 suit the vector units best, but with 240 units of an LSTM
@@ -75,7 +75,7 @@ def _subsampling(model: ModelSpec, features: FeatureSpec) -> tuple[float, int]:
         return 0.0, model.time_stride * features.dimension
     rate, total = features.sample_rate / features.hop_samples, 0.0
     height, channels = features.dimension, 1
-    for stride in network.CONVOLUTION_STRIDES[model.time_stride]:
+    for stride in CONVOLUTION_STRIDES[model.time_stride]:
         rate, height = rate / stride, -(-height // 2)
         total += rate * height * model.conv_channels * 3 * 3 * channels
         channels = model.conv_channels

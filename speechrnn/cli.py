@@ -7,13 +7,16 @@ model, 130 interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from speechrnn.errors import DataError, MissingExtra, SpeechRNNError
 
@@ -222,21 +225,38 @@ def export(
     epilog=examples(
         "speechrnn transcribe hello.wav",
         "speechrnn transcribe calls/a.mp3 calls/b.flac --model model.tflite --json",
+        "arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe - --stream --model live.tflite",
     )
 )
 def transcribe(
     recordings: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files.")],
     model: Annotated[Path | None, typer.Option(help="Default: the shipped AN4 model.")] = None,
     timestamps: Annotated[bool, typer.Option(help="Print each word with its times.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Give text while the recording goes on.")
+    ] = False,
+    rate: Annotated[
+        int, typer.Option(help="With --stream: Hz of the raw 16-bit mono samples on stdin.")
+    ] = 16_000,
     as_json: Json = False,
 ) -> None:
     """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
 
     A file that cannot be read is reported, the others are transcribed, and the exit code is 3.
+
+    With --stream each stretch of speech is a line, printed when a pause has ended it; what is
+    heard until then is shown on stderr, with --json as objects whose "final" is false. AUDIO may
+    then be -, raw samples from stdin. It takes a model trained with model.bidirectional=false.
     """
     from speechrnn.runtime import default_model, open_model
 
     recogniser = open_model(model or default_model())
+    if stream:
+        for path in recordings:
+            _transcribe_live(recogniser, path, rate, timestamps, as_json)
+        return
+    if Path("-") in recordings:
+        raise typer.BadParameter("- needs --stream", param_hint="AUDIO")
     results: list[dict[str, Any]] = []
     failed = 0
     for path in recordings:
@@ -247,29 +267,57 @@ def transcribe(
             complain(str(error))
             results.append({"path": str(path), "text": None, "error": str(error)})
             continue
-        words = [
-            {"text": w.text, "start_s": w.start_s, "end_s": w.end_s, "confidence": w.confidence}
-            for w in heard.words
-        ]
         results.append(
             {
                 "path": str(path),
                 "text": heard.text,
                 "confidence": heard.confidence,
                 "duration_s": heard.duration_s,
-                "words": words,
+                "words": [dataclasses.asdict(word) for word in heard.words],
             }
         )
         if not as_json:
             print(f"{path}\t{heard.text}" if len(recordings) > 1 else heard.text)
             if not heard.text:
                 console.print(f"{path}: nothing was heard", markup=False, highlight=False)
-            for word in heard.words if timestamps else ():
-                print(f"  {word.start_s:7.2f} {word.end_s:7.2f}  {word.text}")
+            if timestamps:
+                _print_times(heard.words)
     if as_json:
         answer(results, "", as_json)
     if failed:
         raise DataError(f"{failed} of {len(recordings)} recordings could not be transcribed")
+
+
+def _transcribe_live(
+    recogniser: Any, path: Path, rate: int, timestamps: bool, as_json: bool
+) -> None:
+    from speechrnn import audio
+    from speechrnn.runtime import live
+
+    sample_rate = recogniser.spec.features.sample_rate
+    stream = recogniser.stream()
+    if path == Path("-"):
+        pieces = live.raw_pcm(sys.stdin.buffer, rate, sample_rate)
+    else:
+        pieces = live.cut(audio.load(path, sample_rate), sample_rate)
+    with console.status("listening") as status:
+        for heard in live.listen(stream, pieces):
+            if as_json:
+                found = dataclasses.asdict(heard)
+                answer({"path": str(path), "final": found.pop("is_final"), **found}, "", True)
+            elif not heard.is_final:
+                status.update(Text(heard.text or "listening"))
+                continue
+            else:
+                print(heard.text)
+                if timestamps:
+                    _print_times(heard.words)
+            sys.stdout.flush()  # for whoever reads along
+
+
+def _print_times(words: Iterable[Any]) -> None:
+    for word in words:
+        print(f"  {word.start_s:7.2f} {word.end_s:7.2f}  {word.text}")
 
 
 @app.command(

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from speechrnn import layers
-from speechrnn.specs import ModelSpec, RecogniserSpec
+from speechrnn.specs import CONVOLUTION_STRIDES, ModelSpec, RecogniserSpec
 
 CELLS: dict[str, type[keras.layers.RNN]] = {
     "simple_rnn": layers.SimpleRNN,
@@ -17,9 +17,6 @@ CELLS: dict[str, type[keras.layers.RNN]] = {
     "clockwork": layers.ClockworkRNN,
     "depth_gated": layers.DepthGatedLSTM,
 }
-
-# Time strides of the two convolutions whose product is the model's time_stride.
-CONVOLUTION_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2)}
 
 
 def build(

@@ -122,6 +122,10 @@ class AlphabetSpec:
         return len(self.symbols) + 1
 
 
+# Time strides of the two convolutions whose product is the model's time_stride.
+CONVOLUTION_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2)}
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """The network between features and logits."""
@@ -144,7 +148,7 @@ class ModelSpec:
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; at least 1")
         _require(0 <= self.dropout < 1, f"dropout is {self.dropout}; 0 to below 1")
         _require(
-            self.subsampling == "stack" or self.time_stride in (1, 2, 3, 4, 6),
+            self.subsampling == "stack" or self.time_stride in CONVOLUTION_STRIDES,
             f"time_stride is {self.time_stride}; convolutions take 1, 2, 3, 4 or 6",
         )
         _require(
@@ -160,6 +164,16 @@ class ModelSpec:
     def output_frames(self, feature_frames: int) -> int:
         """Logit frames that ``feature_frames`` give: the ceiling of frames / time_stride."""
         return -(-feature_frames // self.time_stride)
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Feature frames before and behind frame ``j * time_stride`` that the subsampling reads
+        for its output j."""
+        if self.subsampling == "stack":
+            return 0, self.time_stride - 1
+        # Each convolution reads a frame on either side: the second one of the first's outputs.
+        reach = CONVOLUTION_STRIDES[self.time_stride][0] + 1
+        return reach, reach
 
 
 def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +196,17 @@ class RecogniserSpec:
     def output_frames(self, samples: int) -> int:
         """Logit frames that a waveform of ``samples`` gives."""
         return self.model.output_frames(self.features.frames(samples))
+
+    @property
+    def streams(self) -> bool:
+        """Whether text can be had before the recording ends."""
+        return not self.model.bidirectional and self.statistics is not None
+
+    @property
+    def carried_samples(self) -> int:
+        """Samples before an output frame's own with which a stream's next piece begins."""
+        # One frame at least, for no device has to bear an empty tensor then.
+        return max(self.model.context[0], 1) * self.features.hop_samples
 
     @property
     def seconds_per_output_frame(self) -> float:

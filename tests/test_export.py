@@ -17,7 +17,7 @@ from speechrnn import layers
 from speechrnn import model as network
 from speechrnn.decoding.greedy import greedy
 from speechrnn.errors import ModelError, UsageError
-from speechrnn.export import lowering, savedmodel, tflite
+from speechrnn.export import front_end, lowering, savedmodel, tflite
 from speechrnn.export.convert import convert
 from speechrnn.features.reference import dct_matrix, mel_filters
 from speechrnn.runtime import Recognizer, container
@@ -81,7 +81,7 @@ def test_lowered_graph_equals_keras_at_any_length(case):
     # One output frame, and the frames around one block and two.
     for frames in (1, 31, 32, 33, 64, 65):
         waveform = speech((400 + (frames * stride - 1) * hop) / 16000, seed=frames)
-        found = lowered.log_probs(waveform)["log_probs"].numpy()
+        found = lowered.transcribe(waveform)["log_probs"].numpy()
         assert found.shape == (frames, len(SYMBOLS) + 1)
         np.testing.assert_allclose(found, reference.log_probs(waveform), rtol=1e-4, atol=1e-4)
 
@@ -92,8 +92,8 @@ def test_features_are_computed_with_weights_too_small_to_be_quantised(features):
     spec = FeatureSpec(**features)
     for matrix in (mel_filters(spec), dct_matrix(spec.mels, 20)):
         covered = np.zeros_like(matrix)
-        for rows, columns in lowering.small_blocks(matrix):
-            assert matrix[rows, columns].size < lowering.SMALL_WEIGHTS
+        for rows, columns in front_end.small_blocks(matrix):
+            assert matrix[rows, columns].size < front_end.SMALL_WEIGHTS
             covered[rows, columns] += matrix[rows, columns]
         np.testing.assert_array_equal(covered, matrix)
 

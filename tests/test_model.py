@@ -119,6 +119,4 @@ def test_a_rows_ctc_loss_and_gradient_do_not_depend_on_its_batch(rows):
         alone = [ctc.loss(logits[i, None], frames[i, None], labels[i, None]) for i in range(rows)]
         alone = tf.concat(alone, axis=0)
     np.testing.assert_array_equal(together, alone)
-    np.testing.assert_array_equal(
-        tape.gradient(together, logits), tape.gradient(alone, logits)
-    )
+    np.testing.assert_array_equal(tape.gradient(together, logits), tape.gradient(alone, logits))

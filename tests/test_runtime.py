@@ -218,7 +218,7 @@ def test_unusable_waveforms_are_refused(recognizer, waveform, reason):
 
 
 def test_plain_litert_runs_the_file_trailer_and_all(recognizer, model_file):
-    run = Interpreter(model_path=str(model_file)).get_signature_runner("serving_default")
+    run = Interpreter(model_path=str(model_file)).get_signature_runner("transcribe")
     expected = recognizer.log_probs(recording())
     np.testing.assert_array_equal(run(waveform=recording())["log_probs"], expected)
 

@@ -12,7 +12,8 @@ no variable can be left behind in the conversion.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,102 +21,97 @@ import tensorflow as tf
 
 from speechrnn import layers
 from speechrnn.errors import ModelError
-from speechrnn.features import graph
-from speechrnn.model import Convolutions, Recogniser, Stack, hands_up_cells
+from speechrnn.export.front_end import FrontEnd
+from speechrnn.model import Recogniser, hands_up_cells
 from speechrnn.specs import RecogniserSpec
 
 # Measured with 3 x BiLSTM(256) on one core, 10 s of audio. Blocks of 32 frames with 1, 2 and 4 an
 # iteration: 80, 71 and 68 ms in float32; 41, 36 and 34 in int8. Blocks of 64 gained nothing.
 BLOCK_FRAMES = 32  # of the inner loop
 UNROLLED_FRAMES = 4  # in each of its iterations, a divisor of BLOCK_FRAMES
-SMALL_WEIGHTS = 1024  # numbers; the converter quantises no smaller weight than this
 
 State = Sequence[tf.Tensor]
 Stage = Callable[[tf.Tensor], tf.Tensor]
 
 
 class LoweredRecogniser(tf.Module):
-    """waveform (samples,) float32 in [-1, 1] -> log_probs (frames, alphabet size) float32.
+    """The trained model as functions of a waveform at its sample rate, float32 in [-1, 1].
 
-    Takes any length from one window up and equals the Keras model's log-softmax on the same
-    waveform to 1e-4. Later changes of the model's weights do not reach it.
+    They equal the Keras model's log-softmax on the same waveform to 1e-4. Later changes of the
+    model's weights do not reach them.
     """
 
     def __init__(self, model: Recogniser, spec: RecogniserSpec):
         super().__init__()
-        self._spec = spec
-        self._stages = [SUBSAMPLING[type(model.subsampling)](model.subsampling)]
-        for i, layer in enumerate(model.recurrent):
-            self._stages.append(recurrent(layer))
-            if model.norms:
-                norm = _layer_norm(model.norms[i])
-                hands_up = hands_up_cells(spec.model, i)
-                self._stages.append(_beside_cells(norm, spec.model.units) if hands_up else norm)
-        self._stages.append(_affine(*model.logits.get_weights()))
+        self._front_end = FrontEnd(model.subsampling, spec)
+        self._recurrent = [recurrent(layer) for layer in model.recurrent]
+        self._after: list[Stage] = []  # each recurrent layer
+        for i in range(len(model.recurrent)):
+            norm = _layer_norm(model.norms[i]) if model.norms else tf.identity
+            hands_up = hands_up_cells(spec.model, i)
+            self._after.append(_beside_cells(norm, spec.model.units) if hands_up else norm)
+        self._logits = _affine(*model.logits.get_weights())
+        self.state_sizes = [size for layer in self._recurrent for size in layer.state_sizes]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "waveform")])
-    def log_probs(self, waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        features = graph.features(waveform[tf.newaxis], self._spec.features, _exact_product)
-        x = graph.normalise(features, tf.shape(features)[1:2], self._spec.statistics)
-        for stage in self._stages:
+    def transcribe(self, waveform: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A whole recording of at least one window -> log_probs (frames, alphabet size)."""
+        log_probs, _ = self._log_probs(self._front_end.whole(waveform), None)
+        return {"log_probs": log_probs}
+
+    def step(self) -> tf.types.experimental.PolymorphicFunction:
+        """A recording piece by piece, each as long as you like:
+
+            waveform  (samples,)   the piece
+            carried   (samples,)   what is carried from one piece to the next: at first
+                                   ``spec.carried_samples`` of silence
+            frame     () int32     output frames given so far, 0 at first
+            final     () int32     not 0: nothing follows
+            state_i   (1, size)    of the recurrent layers, zeros at first
+
+        -> ``log_probs`` of the frames that are complete with this piece, and the next ``carried``,
+        ``frame`` and ``state_i``. Together the pieces' ``log_probs`` are those of the whole. The
+        piece and what is carried must suffice for one output frame.
+        """
+
+        def step(
+            waveform: tf.Tensor,
+            carried: tf.Tensor,
+            frame: tf.Tensor,
+            final: tf.Tensor,
+            **state: Any,
+        ) -> dict[str, tf.Tensor]:
+            samples = tf.concat([carried, waveform], axis=0)
+            x, carried = self._front_end.piece(samples, frame, final)
+            log_probs, after = self._log_probs(x, [state[name] for name in names])
+            after_by_name = dict(zip(names, after, strict=True))
+            next_frame = frame + tf.shape(log_probs)[0]
+            return {
+                "log_probs": log_probs, "carried": carried, "frame": next_frame, **after_by_name
+            }  # fmt: skip
+
+        names = [f"state_{i}" for i in range(len(self.state_sizes))]
+        state = {
+            name: tf.TensorSpec([1, size], tf.float32, name)
+            for name, size in zip(names, self.state_sizes, strict=True)
+        }
+        return tf.function(step).get_concrete_function(
+            tf.TensorSpec([None], tf.float32, "waveform"),
+            tf.TensorSpec([None], tf.float32, "carried"),
+            tf.TensorSpec([], tf.int32, "frame"),
+            tf.TensorSpec([], tf.int32, "final"),
+            **state,
+        )
+
+    def _log_probs(self, x: tf.Tensor, state: State | None) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """(frames, width) and the layers' states -> log_probs and the states after."""
+        remaining, after = list(state or []), []
+        for layer, stage in zip(self._recurrent, self._after, strict=True):
+            own = None if state is None else [remaining.pop(0) for _ in layer.state_sizes]
+            x, own = layer(x, own)
+            after += own
             x = stage(x)
-        return {"log_probs": tf.nn.log_softmax(x)}
-
-
-def _exact_product(x: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
-    """(1, frames, m) times (m, n) in float32, whatever the precision of the weights.
-
-    Where weights are int8 the runtime rounds the other operand too, each frame relative to its
-    largest value: of a power spectrum only the loudest bins would be left. The converter leaves
-    small weights alone, so the product is put together from small blocks. They leave out rows
-    of zeros, which are most of a mel filterbank.
-    """
-    blocks = small_blocks(matrix)
-    x = tf.reshape(x, [-1, x.shape[2]])
-    products = [tf.matmul(x[:, rows], matrix[rows, cols]) for rows, cols in blocks]
-    return tf.concat(products, axis=1)[tf.newaxis]
-
-
-def small_blocks(matrix: np.ndarray) -> Iterator[tuple[slice, slice]]:
-    """(rows, columns) of blocks below SMALL_WEIGHTS that hold every number that is not zero."""
-    count, start = matrix.shape[1], 0
-    for stop in range(1, count + 1):
-        rows = _rows_used(matrix[:, start : stop + 1])
-        if stop == count or (rows.stop - rows.start) * (stop + 1 - start) >= SMALL_WEIGHTS:
-            yield _rows_used(matrix[:, start:stop]), slice(start, stop)
-            start = stop
-
-
-def _rows_used(block: np.ndarray) -> slice:
-    used = np.flatnonzero(block.any(axis=1))
-    return slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
-
-
-def _stack(layer: Stack) -> Stage:
-    """(1, frames, width) -> (ceil(frames / stride), stride * width)."""
-
-    def stage(x: tf.Tensor) -> tf.Tensor:
-        x = tf.pad(x, [[0, 0], [0, -tf.shape(x)[1] % layer.stride], [0, 0]])
-        return tf.reshape(x, [-1, layer.stride * x.shape[2]])
-
-    return stage
-
-
-def _convolutions(layer: Convolutions) -> Stage:
-    """(1, frames, width) -> (ceil(frames / stride), frequencies * channels)."""
-    weights = [(*conv.get_weights(), conv.strides) for conv in layer.convolutions]
-
-    def stage(x: tf.Tensor) -> tf.Tensor:
-        x = tf.reshape(x, [1, -1, x.shape[2], 1])
-        for kernel, bias, strides in weights:
-            x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-            x = tf.nn.relu(tf.nn.conv2d(x, kernel, strides, "VALID") + bias)
-        return tf.reshape(x, [-1, x.shape[2] * x.shape[3]])
-
-    return stage
-
-
-SUBSAMPLING: dict[type, Callable[..., Stage]] = {Stack: _stack, Convolutions: _convolutions}
+        return tf.nn.log_softmax(self._logits(x)), after
 
 
 def _affine(kernel: np.ndarray, bias: np.ndarray) -> Stage:
@@ -143,34 +139,72 @@ def _beside_cells(norm: Stage, units: int) -> Stage:
     return stage
 
 
-def recurrent(layer: keras.layers.Layer) -> Stage:
-    """(frames, inputs) -> (frames, units), or twice as wide where ``layer`` is bidirectional."""
-    if isinstance(layer, keras.layers.Bidirectional):
-        forward = recurrent(layer.forward_layer)
-        backward = recurrent(layer.backward_layer)
-        return lambda x: tf.concat(
-            [forward(x), tf.reverse(backward(tf.reverse(x, [0])), [0])], axis=-1
+class Recurrent:
+    """(frames, inputs), state -> (frames, units), the state after the last frame.
+
+    Without a state it begins with zeros and gives none.
+    """
+
+    def __init__(self, layer: layers.FastRecurrence):
+        self._layer, self._weights = layer, layer.get_weights()
+        self.state_sizes: list[int] = tf.nest.flatten(layer.cell.state_size)
+
+    def __call__(
+        self, x: tf.Tensor, state: State | None = None
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        shown = self._layer.shown
+        if state is None:
+            initial = [tf.zeros([1, size]) for size in self.state_sizes]
+            run = functools.partial(_nested_loop, sequences=shown, block_frames=BLOCK_FRAMES)
+        else:
+            initial = list(state)
+            run = functools.partial(
+                _nested_loop, sequences=len(initial), block_frames=UNROLLED_FRAMES
+            )
+        # One utterance: the batch axis of the scan's step order comes and goes.
+        states = self._layer.recurrence(self._weights, tf.expand_dims(x, 1), initial, run)
+        states = [tf.reshape(sequence, [-1, sequence.shape[2]]) for sequence in states]
+        after = [] if state is None else [sequence[-1:] for sequence in states]
+        return tf.concat(states[:shown], axis=-1), after
+
+
+class BothWays:
+    """(frames, inputs) -> (frames, 2 * units). It has to know the end: it has no state."""
+
+    state_sizes: Sequence[int] = ()
+
+    def __init__(self, layer: keras.layers.Bidirectional):
+        self._forward, self._backward = (
+            recurrent(one) for one in (layer.forward_layer, layer.backward_layer)
         )
+
+    def __call__(
+        self, x: tf.Tensor, state: State | None = None
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        forward, _ = self._forward(x)
+        backward, _ = self._backward(tf.reverse(x, [0]))
+        return tf.concat([forward, tf.reverse(backward, [0])], axis=-1), []
+
+
+def recurrent(layer: keras.layers.Layer) -> Recurrent | BothWays:
+    """The form of a recurrent Keras layer for the device.
+
+    Raises:
+        ModelError: it has none.
+    """
+    if isinstance(layer, keras.layers.Bidirectional):
+        return BothWays(layer)
     if not isinstance(layer, layers.FastRecurrence) or not layer.has_equations():
         raise ModelError(
             f"{layer.name}, a {type(layer).__name__}, has no form for TFLite; the layers of "
             "speechrnn.layers have, with plain activations and without dropout within the "
             "recurrence. Export a SavedModel."
         )
-    weights = layer.get_weights()
-
-    def stage(x: tf.Tensor) -> tf.Tensor:
-        zeros = [tf.zeros([1, size]) for size in tf.nest.flatten(layer.cell.state_size)]
-        run = functools.partial(_nested_loop, sequences=layer.shown)
-        states = layer.recurrence(weights, tf.expand_dims(x, 1), zeros, run)
-        # One utterance: the batch axis of the scan's step order goes again.
-        return tf.concat([tf.reshape(s, [-1, s.shape[2]]) for s in states[: layer.shown]], axis=-1)
-
-    return stage
+    return Recurrent(layer)
 
 
 def _nested_loop(
-    cell: layers.Equations, x: tf.Tensor, initial: State, sequences: int
+    cell: layers.Equations, x: tf.Tensor, initial: State, sequences: int, block_frames: int
 ) -> list[tf.Tensor]:
     """``scan.run`` in operations of the device: (frames, 1, inputs) -> ``sequences`` of the states.
 
@@ -178,9 +212,9 @@ def _nested_loop(
     """
     count = min(sequences, cell.states)
     frames, width = tf.shape(x)[0], count * cell.units
-    iterations = BLOCK_FRAMES // UNROLLED_FRAMES
+    iterations = block_frames // UNROLLED_FRAMES
     projected = cell.inputs(tf.reshape(x, [-1, x.shape[2]]))
-    projected = tf.pad(projected, [[0, -frames % BLOCK_FRAMES], [0, 0]])
+    projected = tf.pad(projected, [[0, -frames % block_frames], [0, 0]])
     blocks = tf.reshape(projected, [-1, iterations, UNROLLED_FRAMES, projected.shape[1]])
 
     def run_block(block: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
@@ -196,9 +230,9 @@ def _nested_loop(
 
     def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
         outputs, state = run_block(tf.gather(blocks, i), state)
-        return i + 1, written.write(i, tf.reshape(outputs, [BLOCK_FRAMES, width])), state
+        return i + 1, written.write(i, tf.reshape(outputs, [block_frames, width])), state
 
-    outputs, _ = _loop(tf.shape(blocks)[0], body, [BLOCK_FRAMES, width], list(initial))
+    outputs, _ = _loop(tf.shape(blocks)[0], body, [block_frames, width], list(initial))
     outputs = tf.reshape(outputs, [-1, 1, width])[:frames]
     return tf.split(outputs, count, axis=-1)
 

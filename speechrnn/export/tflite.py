@@ -104,7 +104,10 @@ def export_tflite(
 def _convert(model: keras.Model, spec: RecogniserSpec, folder: Path, precision: str) -> bytes:
     lowered = LoweredRecogniser(model, spec)
     saved = folder / "saved_model"
-    tf.saved_model.save(lowered, str(saved), signatures={"serving_default": lowered.log_probs})
+    signatures = {"transcribe": lowered.transcribe}
+    if spec.streams:
+        signatures["step"] = lowered.step()
+    tf.saved_model.save(lowered, str(saved), signatures=signatures)
     return convert(saved, precision)
 
 

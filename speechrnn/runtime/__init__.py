@@ -8,11 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from speechrnn.errors import ModelError
-from speechrnn.runtime.recognizer import BaseRecognizer, Recognizer, TimedWord, Transcript
+from speechrnn.runtime.recognizer import BaseRecognizer, Recognizer
+from speechrnn.runtime.results import TimedWord, Transcript
+from speechrnn.runtime.streaming import Endpoint, Heard, Stream
 
 __all__ = [
     "BaseRecognizer",
+    "Endpoint",
+    "Heard",
     "Recognizer",
+    "Stream",
     "TimedWord",
     "Transcript",
     "default_model",

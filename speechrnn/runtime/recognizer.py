@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,34 +12,13 @@ from ai_edge_litert.interpreter import Interpreter
 
 from speechrnn import audio
 from speechrnn.decoding.greedy import greedy
-from speechrnn.errors import AudioError, ModelError
+from speechrnn.errors import ModelError
 from speechrnn.runtime import container
+from speechrnn.runtime.results import Transcript, timed_words
+from speechrnn.runtime.streaming import Endpoint, State, Stream
+from speechrnn.runtime.waveform import checked_waveform
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import Alphabet
-
-
-@dataclass(frozen=True)
-class TimedWord:
-    """A word and when it was said, in seconds from the start of the recording."""
-
-    text: str
-    start_s: float
-    end_s: float
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What was heard in one recording.
-
-    Invariant: ``" ".join(word.text for word in words) == text``.
-    """
-
-    text: str
-    words: tuple[TimedWord, ...]
-    confidence: float  # mean probability of the symbols, 0 to 1
-    duration_s: float
-    log_probs: np.ndarray  # (frames, alphabet size), what other decoders start from
 
 
 class BaseRecognizer(ABC):
@@ -71,15 +49,7 @@ class BaseRecognizer(ABC):
         duration = len(waveform) / rate
         return Transcript(
             text=heard.text,
-            words=tuple(
-                TimedWord(
-                    word.text,
-                    self._seconds(word.start_frame, duration),
-                    self._seconds(word.end_frame, duration),
-                    word.confidence,
-                )
-                for word in heard.words
-            ),
+            words=timed_words(heard, self.spec, duration),
             confidence=heard.confidence,
             duration_s=duration,
             log_probs=log_probs,
@@ -99,12 +69,35 @@ class BaseRecognizer(ABC):
             return np.zeros([0, self.spec.alphabet.size], np.float32)
         return self._posteriors(waveform)
 
+    def stream(self, endpoint: Endpoint | None = None) -> Stream:
+        """A recording to be heard while it goes on: ``feed`` it pieces, then ``finish``.
+
+            stream = recogniser.stream()
+            for piece in microphone:
+                for heard in stream.feed(piece):
+                    print(heard.text, "." if heard.is_final else "...")
+            stream.finish()
+
+        The pieces may have any length; together their posteriors are those of the whole
+        recording. Several streams may go on at once.
+
+        Args:
+            endpoint: when what was said so far is final.
+
+        Raises:
+            ModelError: the model needs the recording's end before it can say anything.
+        """
+        if not self.spec.streams:
+            raise ModelError(
+                "this model reads a recording from both ends, or normalises it as a whole, so it "
+                "cannot stream; train one with model.bidirectional=false and "
+                "features.normalisation=global"
+            )
+        raise ModelError(f"a {self.kind} does not stream; export a .tflite file of the model")
+
     @abstractmethod
     def _posteriors(self, waveform: np.ndarray) -> np.ndarray:
         """``log_probs`` of a checked float32 waveform of at least one window."""
-
-    def _seconds(self, frame: int, duration: float) -> float:
-        return min(frame * self.spec.seconds_per_output_frame, duration)
 
 
 class Recognizer(BaseRecognizer):
@@ -124,7 +117,10 @@ class Recognizer(BaseRecognizer):
         super().__init__(loaded.spec, loaded.card)
         try:
             self._interpreter = Interpreter(model_content=loaded.model_bytes, num_threads=1)
-            self._run = self._interpreter.get_signature_runner()
+            self._run = self._interpreter.get_signature_runner("transcribe")
+            self._step: Any = None
+            if self.spec.streams:
+                self._step = self._interpreter.get_signature_runner("step")
         except (ValueError, RuntimeError) as error:
             raise ModelError(
                 f"{path}: this device's LiteRT cannot load the model ({error}); update "
@@ -136,35 +132,22 @@ class Recognizer(BaseRecognizer):
         with self._lock:
             return self._run(waveform=waveform)["log_probs"]
 
+    def stream(self, endpoint: Endpoint | None = None) -> Stream:
+        if self._step is None:
+            return super().stream(endpoint)
+        return Stream(self.spec, self._first_state(), self._stepped, endpoint or Endpoint())
 
-def checked_waveform(waveform: np.ndarray) -> np.ndarray:
-    """(samples,) float32, float64 or int16 -> float32 in about [-1, 1]. Empty and silent will do.
+    def _first_state(self) -> State:
+        inputs = self._step.get_input_details()
+        state = {
+            name: np.zeros(details["shape"], np.float32)
+            for name, details in inputs.items()
+            if name.startswith("state_")
+        }
+        carried = np.zeros(self.spec.carried_samples, np.float32)
+        return {**state, "carried": carried, "frame": np.zeros([], np.int32)}
 
-    Raises:
-        AudioError: with ``reason`` channels, dtype, non_finite or too_loud.
-    """
-    waveform = np.asarray(waveform)
-    if waveform.ndim != 1:
-        raise AudioError(
-            f"the waveform has shape {waveform.shape}; give one channel: (samples,)", "channels"
-        )
-    if waveform.dtype == np.int16:
-        return audio.from_pcm16(waveform)
-    if waveform.dtype not in (np.float32, np.float64):
-        raise AudioError(
-            f"the waveform is of {waveform.dtype}; convert it to float32, float64 or int16", "dtype"
-        )
-    if not np.isfinite(waveform).all():
-        at = int(np.flatnonzero(~np.isfinite(waveform))[0])
-        raise AudioError(
-            f"sample {at} of the waveform is {waveform[at]}; all must be finite. Record it again.",
-            "non_finite",
-        )
-    peak = float(np.abs(waveform).max(initial=0))
-    if peak > audio.LOUDEST:
-        raise AudioError(
-            f"the waveform peaks at {peak:.4g} where full scale is 1; scale its samples to -1 to "
-            "1, 16-bit integers by 1 / 32768",
-            "too_loud",
-        )
-    return waveform.astype(np.float32, copy=False)
+    def _stepped(self, waveform: np.ndarray, state: State, final: bool) -> tuple[np.ndarray, State]:
+        with self._lock:
+            outputs = self._step(waveform=waveform, final=np.array(final, np.int32), **state)
+        return outputs.pop("log_probs"), outputs

@@ -1,0 +1,133 @@
+"""Text while the recording goes on: pieces of a waveform in, partial and final results out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from speechrnn.decoding.greedy import greedy
+from speechrnn.runtime.results import TimedWord, timed_words
+from speechrnn.runtime.waveform import checked_waveform
+from speechrnn.specs import RecogniserSpec
+from speechrnn.text import BLANK, Alphabet
+
+# One step of the model: (waveform, first call's or returned state, whether nothing follows) ->
+# log_probs, state.
+State = dict[str, np.ndarray]
+Step = Callable[[np.ndarray, State, bool], tuple[np.ndarray, State]]
+
+PIECE_SECONDS = 0.32  # the most that is given to the model at once
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """When what was said so far is final, in seconds; the rules of Kaldi and Vosk.
+
+    Silence is where the model writes nothing, or a space.
+    """
+
+    silence_after_words: float = 1.0
+    silence_at_first: float = 5.0  # before anything was said: begin anew
+    longest: float = 20.0  # of one result, pause or not
+
+    def reached(self, seconds: float, silence: float, has_words: bool) -> bool:
+        enough = self.silence_after_words if has_words else self.silence_at_first
+        return silence >= enough or seconds >= self.longest
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What has been heard since the last final result. Times count from the stream's start."""
+
+    text: str
+    words: tuple[TimedWord, ...]
+    confidence: float
+    is_final: bool
+
+
+class Stream:
+    """One recording, heard while it goes on; see ``Recognizer.stream``."""
+
+    def __init__(self, spec: RecogniserSpec, state: State, step: Step, endpoint: Endpoint):
+        self._spec, self._state, self._step, self._endpoint = spec, state, step, endpoint
+        self._alphabet = Alphabet(spec.alphabet)
+        self._silent = {BLANK} | {
+            label for label, symbol in enumerate(spec.alphabet.symbols, 1) if symbol.isspace()
+        }
+        self._piece = max(1, round(PIECE_SECONDS * spec.features.sample_rate))
+        self._waiting = np.zeros(0, np.float32)
+        self._samples = 0  # in all
+        self._frames = 0  # given by the model, in all
+        self._since = 0  # the first frame of what is not final yet
+        self._log_probs: list[np.ndarray] = []  # from there on
+        self._ended = False
+
+    def feed(self, waveform: np.ndarray) -> list[Heard]:
+        """A waveform of any length, as ``Recognizer.log_probs`` takes it -> final results, then
+        a partial one; nothing where no frame of the model was complete.
+
+        Raises:
+            AudioError: the waveform cannot be used.
+            ValueError: the stream has ended.
+        """
+        self._refuse_ended()
+        waveform = checked_waveform(waveform)
+        heard: list[Heard] = []
+        for start in range(0, len(waveform), self._piece):
+            self._receive(waveform[start : start + self._piece])
+            if self._frames_ready() > 0:
+                heard = [one for one in heard if one.is_final] + self._advance(False)
+        return heard
+
+    def finish(self) -> list[Heard]:
+        """The recording ends here -> its last result, if there is any text left."""
+        self._refuse_ended()
+        self._ended = True
+        total = self._spec.output_frames(self._samples)
+        heard = self._advance(True) if total > self._frames else []
+        if any(one.is_final for one in heard[-1:]):
+            return heard
+        last = self._heard(is_final=True)
+        return [one for one in heard if one.is_final] + ([last] if last.text else [])
+
+    def _refuse_ended(self) -> None:
+        if self._ended:
+            raise ValueError("this stream was finished; start another with Recognizer.stream()")
+
+    def _receive(self, waveform: np.ndarray) -> None:
+        self._waiting = np.concatenate([self._waiting, waveform])
+        self._samples += len(waveform)
+
+    def _frames_ready(self) -> int:
+        """Output frames for which all that they read has been received."""
+        features = self._spec.features.frames(self._samples)
+        behind = self._spec.model.context[1]
+        return (features - 1 - behind) // self._spec.model.time_stride + 1 - self._frames
+
+    def _advance(self, final: bool) -> list[Heard]:
+        log_probs, self._state = self._step(self._waiting, self._state, final)
+        self._waiting = self._waiting[:0]
+        self._frames += len(log_probs)
+        self._log_probs.append(log_probs)
+        heard = self._heard(is_final=False)
+        if not self._ended_here(heard):
+            return [heard]
+        finals = [self._heard(is_final=True)] if heard.text else []
+        self._since, self._log_probs = self._frames, []
+        return finals
+
+    def _ended_here(self, heard: Heard) -> bool:
+        best = np.concatenate(self._log_probs).argmax(axis=1)
+        said = np.flatnonzero(~np.isin(best, list(self._silent)))
+        quiet = len(best) - (said[-1] + 1 if said.size else 0)
+        seconds = self._spec.seconds_per_output_frame
+        return self._endpoint.reached(len(best) * seconds, quiet * seconds, bool(heard.text))
+
+    def _heard(self, is_final: bool) -> Heard:
+        empty = np.zeros([0, self._spec.alphabet.size], np.float32)
+        found = greedy(np.concatenate([empty, *self._log_probs]), self._alphabet)
+        duration = self._samples / self._spec.features.sample_rate
+        words = timed_words(found, self._spec, duration, self._since)
+        return Heard(found.text, words, found.confidence, is_final)
