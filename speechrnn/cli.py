@@ -303,8 +303,14 @@ def _transcribe_live(
     with console.status("listening") as status:
         for heard in live.listen(stream, pieces):
             if as_json:
-                found = dataclasses.asdict(heard)
-                answer({"path": str(path), "final": found.pop("is_final"), **found}, "", True)
+                found = {
+                    "path": str(path),
+                    "final": heard.is_final,
+                    "text": heard.text,
+                    "confidence": heard.confidence,
+                    "words": [dataclasses.asdict(word) for word in heard.words],
+                }
+                answer(found, "", as_json)
             elif not heard.is_final:
                 status.update(Text(heard.text or "listening"))
                 continue

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from speechrnn.decoding.greedy import greedy
 from speechrnn.errors import ModelError, UsageError
 from speechrnn.export import front_end, lowering, savedmodel, tflite
 from speechrnn.export.convert import convert
+from speechrnn.features import graph
 from speechrnn.features.reference import dct_matrix, mel_filters
 from speechrnn.runtime import Recognizer, container
 from speechrnn.runtime.tensorflow import KerasRecognizer, SavedModelRecognizer
@@ -83,7 +85,10 @@ def test_lowered_graph_equals_keras_at_any_length(case):
         waveform = speech((400 + (frames * stride - 1) * hop) / 16000, seed=frames)
         found = lowered.transcribe(waveform)["log_probs"].numpy()
         assert found.shape == (frames, len(SYMBOLS) + 1)
-        np.testing.assert_allclose(found, reference.log_probs(waveform), rtol=1e-4, atol=1e-4)
+        # Beside a loud hum the faintest bins are float32's rounding errors, and another FFT has
+        # others: TensorFlow's is 0.004 from float64 in the logarithm, the device's 0.01.
+        limit = 3e-4 if spec.features.kind == "log_spectrogram" else 1e-4
+        np.testing.assert_allclose(found, reference.log_probs(waveform), rtol=limit, atol=limit)
 
 
 @pytest.mark.parametrize("features", [{}, {"mels": 23}, {"mels": 128, "fft_length": 256,
@@ -104,6 +109,16 @@ def test_a_layer_without_lowering_is_named(layer):
     model.recurrent[0] = layer
     with pytest.raises(ModelError, match="LSTM, has no form for TFLite; the layers of speechrnn"):
         lowering.LoweredRecogniser(model, spec)
+
+
+@pytest.mark.parametrize(("length", "window"), [(8, 5), (16, 16), (256, 200), (512, 400),
+                                                 (1024, 800), (2048, 2048)])  # fmt: skip
+def test_the_power_spectrum_of_products_is_that_of_the_fft(length, window):
+    frames = np.random.default_rng(length).normal(size=(1, 7, window)).astype(np.float32)
+    expected = np.abs(np.fft.rfft(frames.astype(np.float64), length)) ** 2
+    for product in (front_end.ExactProduct(), front_end.HalvesProduct()):
+        found = front_end.power_spectrum(tf.constant(frames), length, product)
+        np.testing.assert_allclose(found, expected, atol=2e-6 * expected.max())
 
 
 EXPORTED = [
@@ -139,9 +154,40 @@ def test_tflite_gives_the_models_posteriors(exported):
         assert np.abs(np.exp(found) - np.exp(expected)).mean() <= tolerance
 
 
+def test_a_file_gives_the_same_at_every_call_and_every_length(exported):
+    """Nothing that a call leaves behind, in memory that is used again, may reach the next."""
+    rng, device = np.random.default_rng(0), Recognizer(exported[1])
+    for samples in rng.integers(400, 20000, 12):
+        waveform = speech(samples / 16000, seed=int(samples))
+        first = Recognizer(exported[1]).log_probs(waveform)
+        for _ in range(3):
+            np.testing.assert_array_equal(device.log_probs(waveform), first)
+
+
+def test_the_signatures_give_tokens_and_features(exported):
+    report, out, reference, _ = exported
+    interpreter = Interpreter(model_content=container.read(out).model_bytes, num_threads=1)
+    assert {"transcribe", "features"} <= set(interpreter.get_signature_list())
+    for waveform in (speech(2.3), np.zeros(2000, np.float32)):
+        found = interpreter.get_signature_runner("transcribe")(waveform=waveform)
+        tokens = greedy(found["log_probs"], reference.alphabet).tokens
+        assert found["tokens"].tolist() == [token.label for token in tokens]
+        assert found["frames"].tolist() == [token.start_frame for token in tokens]
+        features = interpreter.get_signature_runner("features")(waveform=waveform)["features"]
+        spec = reference.spec
+        expected = graph.features(waveform[None], spec.features)
+        expected = graph.normalise(expected, expected.shape[1:2], spec.statistics)[0]
+        if report.precision == "float16":  # the window's and the normalisation's rounding
+            assert np.abs(features - expected).mean() < 5e-3
+        else:
+            np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_tflite_has_builtin_operations_and_a_report_beside_it(exported):
     report, out, _, _ = exported
-    assert {"WHILE", "RFFT2D", "FULLY_CONNECTED"} <= set(report.operations)
+    assert {"WHILE", "FULLY_CONNECTED"} <= set(report.operations)
+    # Its second call gives other results: see front_end.power_spectrum.
+    assert "RFFT2D" not in report.operations
     assert not [op for op in report.operations if op.startswith("Flex") or "VAR" in op]
     assert out.stat().st_size == report.size_bytes
     saved = json.loads((out.parent / "model.tflite.report.json").read_text())
@@ -163,7 +209,7 @@ def test_a_file_that_computes_something_else_is_not_written(exported, monkeypatc
 
 REPORT = tflite.ExportReport(
     path="m.tflite", precision="int8", size_bytes=1_100_000, parameters=1_000_000,
-    operations=("ADD", "WHILE"), differences=(tflite.Difference(1.0, 0.1, 0.01, 0.01),),
+    operations=("ADD", "WHILE"), differences=(tflite.Difference("whole", 1.0, 0.1, 0.01, 0.01),),
 )  # fmt: skip
 
 
@@ -175,8 +221,11 @@ REPORT = tflite.ExportReport(
         ({"operations": ("READ_VARIABLE", "VAR_HANDLE")}, "needs READ_VARIABLE, VAR_HANDLE"),
         ({"size_bytes": 50_000}, "explain 1000000 to"),  # the weights were left behind
         ({"size_bytes": 4_100_000}, "explain 1000000 to"),  # or are not in int8
-        ({"differences": (tflite.Difference(1.0, 0.1, float("nan"), 0.0),)}, "not the model's"),
-        ({"differences": (tflite.Difference(1.0, 0.1, 0.01, 0.2),)}, "not the model's"),
+        (
+            {"differences": (tflite.Difference("whole", 1.0, 0.1, float("nan"), 0.0),)},
+            "not the model's",
+        ),
+        ({"differences": (tflite.Difference("whole", 1.0, 0.1, 0.01, 0.2),)}, "not the model's"),
     ],
 )
 def test_the_gate_refuses(change, message):

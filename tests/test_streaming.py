@@ -2,11 +2,15 @@
 
 import io
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,15 +137,33 @@ def test_a_device_file_streams_what_it_gives_for_the_whole(device, piece):
     stream, heard = recogniser.stream(ONE_RESULT), []
     for start in range(0, len(waveform), piece):
         heard += stream.feed(waveform[start : start + piece])
-    heard += stream.finish()
+    heard.append(stream.finish())
     whole = recogniser.transcribe(waveform)
     assert whole.text
+    np.testing.assert_allclose(heard[-1].log_probs, whole.log_probs, rtol=1e-5, atol=1e-5)
     assert [one.text for one in heard if one.is_final] == [whole.text]
     for found, expected in zip(words_of(heard), whole.words, strict=True):
         assert (found.text, found.start_s, found.end_s) == (
             expected.text, expected.start_s, expected.end_s
         )  # fmt: skip
         assert found.confidence == pytest.approx(expected.confidence, abs=1e-4)
+
+
+def test_int8_weights_do_not_let_one_piece_change_another(tmp_path):
+    """Rounding is relative to the largest number of a frame, not of a recording."""
+    model, spec = build(cell="gru", conv_channels=12, units=16, layers=1)
+    model.set_weights([w * 0.5 if w.dtype == np.float32 else w for w in model.get_weights()])
+    report = tflite.export_tflite(model, spec, {}, tmp_path / "int8.tflite", "int8")
+    assert [found.form for found in report.differences] == ["whole"] * 2 + ["streamed"] * 2
+    recogniser = Recognizer(tmp_path / "int8.tflite")
+    quiet, loud = speech(16000), 8 * speech(16000, seed=1)
+    stream = recogniser.stream(ONE_RESULT)
+    stream.feed(quiet)
+    stream.feed(loud)
+    whole = recogniser.log_probs(np.concatenate([quiet, loud]))
+    np.testing.assert_allclose(stream.finish().log_probs, whole, atol=1e-5)
+    alone = recogniser.log_probs(quiet)[:-3]  # the last frames read what follows
+    np.testing.assert_allclose(alone, whole[: len(alone)], atol=1e-5)
 
 
 def test_streams_of_one_recogniser_do_not_meet(device):
@@ -152,7 +174,7 @@ def test_streams_of_one_recogniser_do_not_meet(device):
         for stream, waveform in zip(streams, waveforms, strict=True):
             stream.feed(waveform[start : start + 3000])
     # What a word's confidence is depends on every frame before it.
-    found = [stream.finish()[-1].confidence for stream in streams]
+    found = [stream.finish().confidence for stream in streams]
     alone = [recogniser.transcribe(waveform).confidence for waveform in waveforms]
     np.testing.assert_allclose(found, alone, atol=1e-5)
     assert min(np.diff(np.sort(alone))) > 1e-3
@@ -209,9 +231,9 @@ def test_a_pause_ends_a_result_and_times_go_on():
     )
     feed, stream = scripted(best, Endpoint(silence_after_words=0.3))
     heard = [one for _ in range(20) for one in feed(5)]
-    heard += stream.finish()
+    heard.append(stream.finish())
     finals = [one for one in heard if one.is_final]
-    assert [one.text for one in finals] == ["ab", "b"]
+    assert [one.text for one in finals] == ["ab", "b", ""]
     assert [(w.text, round(w.start_s, 2)) for w in words_of(heard)] == [("ab", 0.1), ("b", 0.64)]
     # Looked at every 0.05 s: silence, the word and 0.3 s of the pause, of which 0.01 s was heard
     # together with the word; then silence again.
@@ -222,7 +244,7 @@ def test_a_pause_ends_a_result_and_times_go_on():
 def test_a_long_result_ends_without_a_pause():
     feed, stream = scripted([2, 0] * 50, Endpoint(longest=0.4))
     heard = [one for _ in range(10) for one in feed(10)]
-    finals = [one for one in heard + stream.finish() if one.is_final]
+    finals = [one for one in [*heard, stream.finish()] if one.is_final]
     assert [len(one.text) for one in finals] == [20, 20, 10]
 
 
@@ -230,7 +252,7 @@ def test_silence_gives_nothing():
     feed, stream = scripted([0] * 300, Endpoint(silence_at_first=0.5))
     heard = [one for _ in range(30) for one in feed(10)]
     assert {one.text for one in heard} == {""} and not any(one.is_final for one in heard)
-    assert stream.finish() == []
+    assert stream.finish().text == ""
 
 
 @pytest.mark.parametrize("odd_byte", [b"", b"\1"])
@@ -300,3 +322,46 @@ def test_a_stream_that_cannot_be_is_refused(live_command, arguments, code, messa
     found, _, err = live_command(*arguments)
     assert found == code
     assert message in err
+
+
+DEVICE_PAGE = Path(__file__).parents[1] / "docs" / "device.md"
+
+
+def test_the_page_on_the_device_shows_what_runs(device, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", DEVICE_PAGE.read_text("utf-8"), re.DOTALL)
+    shutil.copy(device[2].path, tmp_path / "model.tflite")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(DEVICE_PAGE), "exec"), {})
+    assert capsys.readouterr().out.startswith("[")
+
+
+def test_the_pages_rules_are_enough_to_stream(device):
+    """As somebody would who has the file, the page and no speechrnn."""
+    recogniser, _, report = device
+    page = DEVICE_PAGE.read_text("utf-8")
+    interpreter = Interpreter(report.path, num_threads=1)
+    step = interpreter.get_signature_runner("step")
+    names = {*step.get_input_details(), *step.get_output_details()}
+    assert all(name.startswith("state_") or f"`{name}`" in page for name in names)
+    window, hop, stride = 256, 160, 3  # of ``build``
+    behind, carried = 4, 4 * hop
+    state = {
+        name: np.zeros(details["shape"], np.float32)
+        for name, details in step.get_input_details().items()
+        if name.startswith("state")
+    }
+    state |= {"carried": np.zeros(carried, np.float32), "frame": np.int32(0)}
+    waveform, pieces, waiting = speech(12345), [], np.zeros(0, np.float32)
+    for stop in range(500, len(waveform) + 500, 500):
+        waiting = np.concatenate([waiting, waveform[stop - 500 : stop]])
+        received, final = min(stop, len(waveform)), stop >= len(waveform)
+        count = 1 + (received - window) // hop
+        ready = -(-count // stride) if final else (count - 1 - behind) // stride + 1
+        if ready > state["frame"]:
+            answer = step(waveform=waiting, final=np.int32(final), **state)
+            pieces.append(answer.pop("log_probs"))
+            state, waiting = answer, waiting[:0]
+            assert state["frame"] == ready
+    np.testing.assert_allclose(
+        np.concatenate(pieces), recogniser.log_probs(waveform), rtol=1e-5, atol=1e-5
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 import keras
@@ -23,19 +24,28 @@ class FrontEnd:
 
     Each output frame reads the feature frames of ``ModelSpec.context`` on either side of its
     own: zeros before an utterance's first and behind its last.
+
+    Args:
+        precision: that the weights are going to have. The features are computed in float32.
     """
 
-    def __init__(self, layer: keras.layers.Layer, spec: RecogniserSpec):
+    def __init__(self, layer: keras.layers.Layer, spec: RecogniserSpec, precision: str):
         self._spec = spec
         self._before, self._behind = spec.model.context
-        self._subsampling = SUBSAMPLING[type(layer)](layer)
+        self._subsampling = SUBSAMPLING[type(layer)](layer, precision == "int8")
+        self._product = HalvesProduct() if precision == "float16" else ExactProduct()
+
+    def features(self, waveform: tf.Tensor) -> tf.Tensor:
+        """(samples,), one window or more -> (feature frames, dimension), normalised."""
+        power = functools.partial(power_spectrum, product=self._product)
+        features = graph.features(waveform[tf.newaxis], self._spec.features, self._product, power)
+        frames = tf.shape(features)[1:2]
+        return graph.normalise(features, frames, self._spec.statistics)[0]
 
     def whole(self, waveform: tf.Tensor) -> tf.Tensor:
         """(samples,), one window or more -> (frames, width)."""
-        features = graph.features(waveform[tf.newaxis], self._spec.features, _exact_product)
-        total = tf.shape(features)[1]
-        x = graph.normalise(features, total[tf.newaxis], self._spec.statistics)
-        x = tf.pad(x, [[0, 0], [self._before, 0], [0, 0]])
+        x = tf.pad(self.features(waveform), [[self._before, 0], [0, 0]])[tf.newaxis]
+        total = tf.shape(x)[1] - self._before
         outputs = self._spec.model.output_frames(total)
         return self._subsampling(self._ending_after(x, outputs), tf.constant(0), total)
 
@@ -48,17 +58,16 @@ class FrontEnd:
         Before an utterance's first frame any samples will do. If ``final`` is not zero no more
         will come, and all frames are given.
         """
-        features = graph.features(samples[tf.newaxis], self._spec.features, _exact_product)
+        x = self.features(samples)
         stride, hop = self._spec.model.time_stride, self._spec.features.hop_samples
         carried = self._spec.carried_samples // hop
-        index = frame * stride - carried + tf.range(tf.shape(features)[1])
+        index = frame * stride - carried + tf.range(tf.shape(x)[0])
         total = index[-1] + 1
-        known = tf.cast(index >= 0, tf.float32)[tf.newaxis, :, tf.newaxis]
-        x = graph.normalise(features, tf.shape(features)[1:2], self._spec.statistics) * known
+        x *= tf.cast(index >= 0, tf.float32)[:, tf.newaxis]
         enough = (total - 1 - self._behind) // stride + 1
         last = tf.where(tf.equal(final, 0), enough, self._spec.model.output_frames(total))
         outputs = last - frame
-        x = self._ending_after(x[:, carried - self._before :], outputs)
+        x = self._ending_after(x[tf.newaxis, carried - self._before :], outputs)
         return self._subsampling(x, frame, total), samples[outputs * stride * hop :]
 
     def _ending_after(self, x: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -68,18 +77,83 @@ class FrontEnd:
         return x[:, : (outputs - 1) * self._spec.model.time_stride + reach + 1]
 
 
-def _exact_product(x: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
-    """(1, frames, m) times (m, n) in float32, whatever the precision of the weights.
+class ExactProduct:
+    """Products with constants in float32, though the weights become int8."""
 
-    Where weights are int8 the runtime rounds the other operand too, each frame relative to its
-    largest value: of a power spectrum only the loudest bins would be left. The converter leaves
-    small weights alone, so the product is put together from small blocks. They leave out rows
-    of zeros, which are most of a mel filterbank.
+    def __call__(self, x: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
+        """(n, frames, m) times (m, k).
+
+        With int8 weights the runtime rounds the other operand too, each frame relative to its
+        largest value: of a power spectrum only the loudest bins would be left. The converter
+        leaves small weights alone, so the product is put together from small blocks. They leave
+        out rows of zeros, which are most of a mel filterbank.
+        """
+        rows = tf.reshape(x, [-1, x.shape[2]])
+        y = tf.concat(
+            [tf.matmul(rows[:, i], matrix[i, j]) for i, j in small_blocks(matrix)], axis=1
+        )
+        return tf.reshape(y, [tf.shape(x)[0], tf.shape(x)[1], matrix.shape[1]])
+
+    def scaled(self, x: tf.Tensor, constant: np.ndarray) -> tf.Tensor:
+        return x * constant
+
+
+class HalvesProduct(ExactProduct):
+    """The same where every constant becomes float16: each is split into two that lose nothing."""
+
+    def __call__(self, x: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
+        high, low = _halves(matrix)
+        return super().__call__(x, high) + super().__call__(x, low)
+
+    def scaled(self, x: tf.Tensor, constant: np.ndarray) -> tf.Tensor:
+        high, low = _halves(constant)
+        return x * high + x * low
+
+
+def _halves(constant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    high = constant.astype(np.float16).astype(np.float32)
+    return high, (constant - high).astype(np.float16).astype(np.float32)
+
+
+def power_spectrum(frames: tf.Tensor, fft_length: int, product: ExactProduct) -> tf.Tensor:
+    """(1, frames, window) -> (1, frames, fft_length / 2 + 1), without the RFFT2D operation.
+
+    In LiteRT 2.1 that operation takes for granted that nobody else writes to its working area,
+    which it shares with the rest of the graph: a second call of the same length could give
+    other features, or read beyond the area's end.
+
+    With N = fft_length = r c, n = c i + j and k = p + r q this is the Cooley-Tukey split into
+    transforms of r and of c points, as matrix products:
+
+        X[p + r q] = sum over j of w^(j p) exp(-2 pi i j q / c) sum over i of x[c i + j]
+                     exp(-2 pi i i p / r),   w = exp(-2 pi i / N)
+
+    A real x needs the bins up to N / 2 only: q <= c / 2.
     """
-    blocks = small_blocks(matrix)
-    x = tf.reshape(x, [-1, x.shape[2]])
-    products = [tf.matmul(x[:, rows], matrix[rows, cols]) for rows, cols in blocks]
-    return tf.concat(products, axis=1)[tf.newaxis]
+    r = 2 ** (int(fft_length).bit_length() // 2)
+    c = fft_length // r
+    x = tf.pad(frames, [[0, 0], [0, 0], [0, fft_length - frames.shape[2]]])
+    x = tf.transpose(tf.reshape(x, [-1, r, c]), [0, 2, 1])  # (frames, j, i)
+    cos, sin = _turns(r, r, r)  # (i, p)
+    real, imag = product(x, cos), product(x, sin)  # (frames, j, p)
+    cos, sin = _turns(c, r, fft_length)  # (j, p)
+    real, imag = (
+        product.scaled(real, cos) - product.scaled(imag, sin),
+        product.scaled(real, sin) + product.scaled(imag, cos),
+    )
+    real, imag = tf.transpose(real, [0, 2, 1]), tf.transpose(imag, [0, 2, 1])  # (frames, p, j)
+    cos, sin = _turns(c, c // 2 + 1, c)  # (j, q)
+    power = tf.square(product(real, cos) - product(imag, sin)) + tf.square(
+        product(real, sin) + product(imag, cos)
+    )
+    bins = tf.reshape(tf.transpose(power, [0, 2, 1]), [1, -1, r * (c // 2 + 1)])  # by k = p + r q
+    return bins[:, :, : fft_length // 2 + 1]
+
+
+def _turns(rows: int, columns: int, circle: int) -> tuple[np.ndarray, np.ndarray]:
+    """Real and imaginary part of exp(-2 pi i m n / circle), (rows, columns) float32."""
+    angles = -2 * np.pi * np.outer(np.arange(rows), np.arange(columns)) / circle
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 def small_blocks(matrix: np.ndarray) -> Iterator[tuple[slice, slice]]:
@@ -97,14 +171,14 @@ def _rows_used(block: np.ndarray) -> slice:
     return slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
 
 
-def _stack(layer: Stack) -> Subsampling:
+def _stack(layer: Stack, frame_by_frame: bool) -> Subsampling:
     def stage(x: tf.Tensor, frame: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         return tf.reshape(x, [-1, layer.stride * x.shape[2]])
 
     return stage
 
 
-def _convolutions(layer: Convolutions) -> Subsampling:
+def _convolutions(layer: Convolutions, frame_by_frame: bool) -> Subsampling:
     """Along time the zeros around are part of x already, those around what lies between the
     convolutions are put in here."""
     (first, first_bias), (second, second_bias) = (c.get_weights() for c in layer.convolutions)
@@ -112,19 +186,38 @@ def _convolutions(layer: Convolutions) -> Subsampling:
 
     def stage(x: tf.Tensor, frame: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         x = tf.reshape(x, [1, -1, x.shape[2], 1])
-        x = _convolved(x, first, first_bias, strides[0])
+        x = _convolved(x, first, first_bias, strides[0], frame_by_frame)
         index = frame * layer.strides[1] - 1 + tf.range(tf.shape(x)[1])
         inside = (index >= 0) & (index < -(-total // first_stride))
         x *= tf.reshape(tf.cast(inside, tf.float32), [1, -1, 1, 1])
-        x = _convolved(x, second, second_bias, strides[1])
+        x = _convolved(x, second, second_bias, strides[1], frame_by_frame)
         return tf.reshape(x, [-1, x.shape[2] * x.shape[3]])
 
     return stage
 
 
-def _convolved(x: tf.Tensor, kernel: np.ndarray, bias: np.ndarray, strides: object) -> tf.Tensor:
+def _convolved(
+    x: tf.Tensor,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    strides: tuple[int, int],
+    frame_by_frame: bool,
+) -> tf.Tensor:
+    """A convolution and ReLU, unpadded along time, padded along frequency.
+
+    Where its weights are int8 the runtime rounds its inputs relative to the largest of a row of
+    the batch. With the whole recording in one row, what is said later, or in another piece,
+    would change what was heard before. With a frame in each the whole network takes a fifth
+    more time, so that float weights do without.
+    """
     x = tf.pad(x, [[0, 0], [0, 0], [1, 1], [0, 0]])
-    return tf.nn.relu(tf.nn.conv2d(x, kernel, strides, "VALID") + bias)
+    if not frame_by_frame or kernel.size < SMALL_WEIGHTS:
+        return tf.nn.relu(tf.nn.conv2d(x, kernel, strides, "VALID") + bias)
+    height = kernel.shape[0]
+    frames = (tf.shape(x)[1] - height) // strides[0] + 1
+    taps = [x[0, i : i + (frames - 1) * strides[0] + 1 : strides[0]] for i in range(height)]
+    y = tf.nn.relu(tf.nn.conv2d(tf.stack(taps, axis=1), kernel, strides, "VALID") + bias)
+    return tf.reshape(y, [1, -1, y.shape[2], y.shape[3]])
 
 
 SUBSAMPLING: dict[type, Callable[..., Subsampling]] = {Stack: _stack, Convolutions: _convolutions}

@@ -24,6 +24,7 @@ from speechrnn.errors import ModelError
 from speechrnn.export.front_end import FrontEnd
 from speechrnn.model import Recogniser, hands_up_cells
 from speechrnn.specs import RecogniserSpec
+from speechrnn.text import BLANK
 
 # Measured with 3 x BiLSTM(256) on one core, 10 s of audio. Blocks of 32 frames with 1, 2 and 4 an
 # iteration: 80, 71 and 68 ms in float32; 41, 36 and 34 in int8. Blocks of 64 gained nothing.
@@ -39,11 +40,14 @@ class LoweredRecogniser(tf.Module):
 
     They equal the Keras model's log-softmax on the same waveform to 1e-4. Later changes of the
     model's weights do not reach them.
+
+    Args:
+        precision: that the weights are going to have: float32, float16 or int8.
     """
 
-    def __init__(self, model: Recogniser, spec: RecogniserSpec):
+    def __init__(self, model: Recogniser, spec: RecogniserSpec, precision: str = "float32"):
         super().__init__()
-        self._front_end = FrontEnd(model.subsampling, spec)
+        self._front_end = FrontEnd(model.subsampling, spec, precision)
         self._recurrent = [recurrent(layer) for layer in model.recurrent]
         self._after: list[Stage] = []  # each recurrent layer
         for i in range(len(model.recurrent)):
@@ -55,9 +59,24 @@ class LoweredRecogniser(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "waveform")])
     def transcribe(self, waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        """A whole recording of at least one window -> log_probs (frames, alphabet size)."""
+        """A whole recording of at least one window ->
+
+        log_probs  (frames, alphabet size) float32
+        tokens     (n,) int32 labels: the best of each frame, repeats collapsed, blanks dropped
+        frames     (n,) int32: where each token begins
+        """
         log_probs, _ = self._log_probs(self._front_end.whole(waveform), None)
-        return {"log_probs": log_probs}
+        best = tf.argmax(log_probs, axis=1, output_type=tf.int32)
+        before = tf.concat([[BLANK], best[:-1]], axis=0)
+        begins = tf.not_equal(best, before) & tf.not_equal(best, BLANK)
+        frames = tf.cast(tf.reshape(tf.where(begins), [-1]), tf.int32)
+        return {"log_probs": log_probs, "tokens": tf.gather(best, frames), "frames": frames}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "waveform")])
+    def features(self, waveform: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A whole recording of at least one window -> features (frames, dimension) float32, as
+        the network gets them."""
+        return {"features": self._front_end.features(waveform)}
 
     def step(self) -> tf.types.experimental.PolymorphicFunction:
         """A recording piece by piece, each as long as you like:

@@ -18,7 +18,7 @@ from speechrnn.errors import ModelError, UsageError
 from speechrnn.export.convert import convert
 from speechrnn.export.lowering import LoweredRecogniser
 from speechrnn.files import write_atomically
-from speechrnn.runtime import BaseRecognizer, Recognizer, container
+from speechrnn.runtime import BaseRecognizer, Endpoint, Recognizer, container
 from speechrnn.runtime.tensorflow import KerasRecognizer
 from speechrnn.specs import RecogniserSpec
 
@@ -42,6 +42,7 @@ CLEAR_MARGIN = 0.1  # of the best posterior over the second: below, which is bes
 class Difference:
     """How far the file's log_probs are from the Keras model's on one waveform."""
 
+    form: str  # whole or streamed
     seconds: float
     relative: float  # largest |a - b| / (1 + |b|)
     divergence: float  # Kullback-Leibler, mean nats a frame
@@ -102,9 +103,9 @@ def export_tflite(
 
 
 def _convert(model: keras.Model, spec: RecogniserSpec, folder: Path, precision: str) -> bytes:
-    lowered = LoweredRecogniser(model, spec)
+    lowered = LoweredRecogniser(model, spec, precision)
     saved = folder / "saved_model"
-    signatures = {"transcribe": lowered.transcribe}
+    signatures = {"transcribe": lowered.transcribe, "features": lowered.features}
     if spec.streams:
         signatures["step"] = lowered.step()
     tf.saved_model.save(lowered, str(saved), signatures=signatures)
@@ -127,27 +128,47 @@ def operations(flatbuffer: bytes) -> tuple[str, ...]:
 
 
 def compare(exported: BaseRecognizer, reference: BaseRecognizer) -> tuple[Difference, ...]:
-    """Run both on two lengths and on the first again, which must give what it gave before."""
+    """Run both on two lengths, and the file on them again, which must give what it gave before;
+    then piece by piece, where the model can."""
     rate = reference.spec.features.sample_rate
     waveforms = [probe(int(seconds * rate), rate) for seconds in PROBE_SECONDS]
-    found = [exported.log_probs(waveform) for waveform in [*waveforms, waveforms[0]]]
-    if not np.array_equal(found[0], found[2]):
-        raise ModelError("the exported model keeps state: its second call gives other results")
-    return tuple(
-        _difference(len(waveform) / rate, log_probs, reference.log_probs(waveform))
-        for waveform, log_probs in zip(waveforms, found, strict=False)
-    )
+    # Again at once, when nothing is allocated anew, and again after another length.
+    short, long = waveforms
+    found = [exported.log_probs(waveform) for waveform in (short, short, long, long, short)]
+    for first, again in ((0, 1), (0, 4), (2, 3)):
+        if not np.array_equal(found[first], found[again]):
+            raise ModelError("the exported model keeps state: its second call gives other results")
+    differences = [
+        _difference("whole", len(waveform) / rate, log_probs, reference.log_probs(waveform))
+        for waveform, log_probs in ((short, found[0]), (long, found[2]))
+    ]
+    if exported.spec.streams:
+        for waveform in waveforms:
+            expected = reference.log_probs(waveform)
+            streamed = _streamed(exported, waveform)
+            differences.append(_difference("streamed", len(waveform) / rate, streamed, expected))
+    return tuple(differences)
 
 
-def _difference(seconds: float, found: np.ndarray, expected: np.ndarray) -> Difference:
+def _streamed(recogniser: BaseRecognizer, waveform: np.ndarray) -> np.ndarray:
+    """The log_probs of pieces of different lengths."""
+    stream = recogniser.stream(Endpoint(*[len(waveform)] * 3))  # longer than the waveform lasts
+    for piece in np.split(waveform, range(1_000, len(waveform), 3_700)):
+        stream.feed(piece)
+    return stream.finish().log_probs
+
+
+def _difference(form: str, seconds: float, found: np.ndarray, expected: np.ndarray) -> Difference:
     if found.shape != expected.shape:
         raise ModelError(
-            f"the exported model gives {found.shape} for {seconds} s; {expected.shape} is needed"
+            f"the exported model gives {found.shape} for {seconds} s {form}; {expected.shape} is "
+            "needed"
         )
     posteriors = np.exp(expected)
     second, first = np.sort(posteriors, axis=1)[:, -2:].T
     other = (found.argmax(axis=1) != expected.argmax(axis=1)) & (first - second > CLEAR_MARGIN)
     return Difference(
+        form=form,
         seconds=seconds,
         relative=float((np.abs(found - expected) / (1 + np.abs(expected))).max()),
         divergence=float(np.sum(posteriors * (expected - found), axis=1).mean()),

@@ -20,22 +20,28 @@ def product(rows: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
     return tf.reshape(flat, [shape[0], shape[1], matrix.shape[1]])
 
 
+def power_spectrum(frames: tf.Tensor, fft_length: int) -> tf.Tensor:
+    """(.., window) -> (.., fft_length / 2 + 1)."""
+    spectrum = tf.signal.rfft(frames, [fft_length])
+    return tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+
+
 def features(
     waveforms: tf.Tensor,
     spec: FeatureSpec,
     product: Callable[[tf.Tensor, np.ndarray], tf.Tensor] = product,
+    power_spectrum: Callable[[tf.Tensor, int], tf.Tensor] = power_spectrum,
 ) -> tf.Tensor:
     """(batch, samples) float32 in [-1, 1] -> (batch, frames, dimension) float32.
 
-    Equal to ``reference.features`` row by row, to 1e-4; builtin TFLite operations only. Less
-    than one window is padded to one, which ``frame_counts`` does not count. ``product`` is the
-    matrix product with the mel filters and the DCT.
+    Equal to ``reference.features`` row by row, to 1e-4. Less than one window is padded to one,
+    which ``frame_counts`` does not count. ``product`` is the matrix product with the mel filters
+    and the DCT; an export brings its own, and its own ``power_spectrum``.
     """
     missing = tf.maximum(0, spec.window_samples - tf.shape(waveforms)[1])
     waveforms = tf.pad(waveforms, [[0, 0], [0, missing]])
     frames = tf.signal.frame(waveforms, spec.window_samples, spec.hop_samples)
-    spectrum = tf.signal.rfft(frames * hann(spec.window_samples), [spec.fft_length])
-    power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+    power = power_spectrum(frames * hann(spec.window_samples), spec.fft_length)
     if spec.kind == "log_spectrogram":
         return tf.math.log(tf.maximum(power, spec.floor))
     log_mel = tf.math.log(tf.maximum(product(power, mel_filters(spec)), spec.floor))

@@ -44,7 +44,9 @@ def cut(waveform: np.ndarray, sample_rate: int) -> Iterator[np.ndarray]:
 
 
 def listen(stream: Stream, pieces: Iterable[np.ndarray]) -> Iterator[Heard]:
-    """Feed the stream and finish it -> its results as they come."""
+    """Feed the stream and finish it -> its results as they come; no final one is empty."""
     for piece in pieces:
         yield from stream.feed(piece)
-    yield from stream.finish()
+    last = stream.finish()
+    if last.text:
+        yield last

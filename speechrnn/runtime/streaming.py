@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class Heard:
     words: tuple[TimedWord, ...]
     confidence: float
     is_final: bool
+    log_probs: np.ndarray  # (frames, alphabet size), of this result alone
 
 
 class Stream:
@@ -61,7 +63,7 @@ class Stream:
         self._samples = 0  # in all
         self._frames = 0  # given by the model, in all
         self._since = 0  # the first frame of what is not final yet
-        self._log_probs: list[np.ndarray] = []  # from there on
+        self._log_probs = np.zeros([0, spec.alphabet.size], np.float32)  # from there on
         self._ended = False
 
     def feed(self, waveform: np.ndarray) -> list[Heard]:
@@ -78,19 +80,22 @@ class Stream:
         for start in range(0, len(waveform), self._piece):
             self._receive(waveform[start : start + self._piece])
             if self._frames_ready() > 0:
-                heard = [one for one in heard if one.is_final] + self._advance(False)
+                self._advance(final=False)
+                heard = [one for one in heard if one.is_final] + self._result()
         return heard
 
-    def finish(self) -> list[Heard]:
-        """The recording ends here -> its last result, if there is any text left."""
+    def finish(self) -> Heard:
+        """The recording ends here -> what has been heard since the last final result, perhaps
+        nothing.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
         self._refuse_ended()
         self._ended = True
-        total = self._spec.output_frames(self._samples)
-        heard = self._advance(True) if total > self._frames else []
-        if any(one.is_final for one in heard[-1:]):
-            return heard
-        last = self._heard(is_final=True)
-        return [one for one in heard if one.is_final] + ([last] if last.text else [])
+        if self._spec.output_frames(self._samples) > self._frames:
+            self._advance(final=True)
+        return self._heard(is_final=True)
 
     def _refuse_ended(self) -> None:
         if self._ended:
@@ -106,28 +111,29 @@ class Stream:
         behind = self._spec.model.context[1]
         return (features - 1 - behind) // self._spec.model.time_stride + 1 - self._frames
 
-    def _advance(self, final: bool) -> list[Heard]:
+    def _advance(self, final: bool) -> None:
         log_probs, self._state = self._step(self._waiting, self._state, final)
         self._waiting = self._waiting[:0]
         self._frames += len(log_probs)
-        self._log_probs.append(log_probs)
+        self._log_probs = np.concatenate([self._log_probs, log_probs])
+
+    def _result(self) -> list[Heard]:
+        """A partial result, or where an endpoint is reached the final one, if it has any text."""
         heard = self._heard(is_final=False)
         if not self._ended_here(heard):
             return [heard]
-        finals = [self._heard(is_final=True)] if heard.text else []
-        self._since, self._log_probs = self._frames, []
-        return finals
+        self._since, self._log_probs = self._frames, self._log_probs[:0]
+        return [dataclasses.replace(heard, is_final=True)] if heard.text else []
 
     def _ended_here(self, heard: Heard) -> bool:
-        best = np.concatenate(self._log_probs).argmax(axis=1)
+        best = self._log_probs.argmax(axis=1)
         said = np.flatnonzero(~np.isin(best, list(self._silent)))
         quiet = len(best) - (said[-1] + 1 if said.size else 0)
         seconds = self._spec.seconds_per_output_frame
         return self._endpoint.reached(len(best) * seconds, quiet * seconds, bool(heard.text))
 
     def _heard(self, is_final: bool) -> Heard:
-        empty = np.zeros([0, self._spec.alphabet.size], np.float32)
-        found = greedy(np.concatenate([empty, *self._log_probs]), self._alphabet)
+        found = greedy(self._log_probs, self._alphabet)
         duration = self._samples / self._spec.features.sample_rate
         words = timed_words(found, self._spec, duration, self._since)
-        return Heard(found.text, words, found.confidence, is_final)
+        return Heard(found.text, words, found.confidence, is_final, self._log_probs)
