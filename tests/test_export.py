@@ -148,7 +148,8 @@ def test_tflite_gives_the_models_posteriors(exported):
     # Of posteriors from 0 to 1, the mean difference. float32: the order of sums; float16 and
     # int8: weights rounded to 11 and 8 bits. With the filterbank in int8 it would be 0.1.
     tolerance = {"float32": 1e-5, "float16": 2e-3, "int8": 2e-2}[report.precision]
-    for waveform in (speech(0.9), speech(2.3), speech(0.03), speech(0.9)):
+    silence = np.zeros(9000, np.float32)
+    for waveform in (speech(0.9), speech(2.3), speech(0.03), silence, speech(0.9)):
         found, expected = device.log_probs(waveform), reference.log_probs(waveform)
         assert found.shape == expected.shape
         assert np.abs(np.exp(found) - np.exp(expected)).mean() <= tolerance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -43,11 +44,16 @@ def features(
     frames = tf.signal.frame(waveforms, spec.window_samples, spec.hop_samples)
     power = power_spectrum(frames * hann(spec.window_samples), spec.fft_length)
     if spec.kind == "log_spectrogram":
-        return tf.math.log(tf.maximum(power, spec.floor))
-    log_mel = tf.math.log(tf.maximum(product(power, mel_filters(spec)), spec.floor))
+        return _floored_log(power, spec)
+    log_mel = _floored_log(product(power, mel_filters(spec)), spec)
     if spec.kind == "mfcc":
         return product(log_mel, dct_matrix(spec.mels, spec.mfccs))
     return log_mel
+
+
+def _floored_log(power: tf.Tensor, spec: FeatureSpec) -> tf.Tensor:
+    """log(max(power, floor)); the floor itself would be zero in a file of float16 weights."""
+    return tf.maximum(tf.math.log(power), math.log(spec.floor))
 
 
 def frame_counts(samples: tf.Tensor, spec: FeatureSpec) -> tf.Tensor:
