@@ -70,7 +70,7 @@ class Recorded:
                 ).items()
             }
             self.log_probs.append(outputs.pop("log_probs"))
-            assert len(self.log_probs[-1]) > 0
+            assert len(self.log_probs[-1]) > 0 and len(waveform) > 0
             return self.log_probs[-1], outputs
 
         state = {f"state_{i}": np.zeros([1, n], np.float32) for i, n in enumerate(state_sizes)}
@@ -217,7 +217,7 @@ def scripted(best, endpoint):
     stream = Stream(spec, {}, step, endpoint)
 
     def feed(frames):
-        count = frames * hop + (window - hop if given_samples[0] == 0 else 0)
+        count = frames * hop + (window - hop + 1 if given_samples[0] == 0 else 0)
         given_samples[0] += count
         return stream.feed(np.zeros(count, np.float32))
 

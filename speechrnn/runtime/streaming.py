@@ -106,14 +106,16 @@ class Stream:
         self._samples += len(waveform)
 
     def _frames_ready(self) -> int:
-        """Output frames for which all that they read has been received."""
-        features = self._spec.features.frames(self._samples)
+        """Output frames for which all that they read has been received, and a sample more."""
+        features = self._spec.features.frames(self._samples - 1)
         behind = self._spec.model.context[1]
         return (features - 1 - behind) // self._spec.model.time_stride + 1 - self._frames
 
     def _advance(self, final: bool) -> None:
-        log_probs, self._state = self._step(self._waiting, self._state, final)
-        self._waiting = self._waiting[:0]
+        # The last sample waits, so that no device has to bear an empty last piece.
+        given = len(self._waiting) if final else len(self._waiting) - 1
+        log_probs, self._state = self._step(self._waiting[:given], self._state, final)
+        self._waiting = self._waiting[given:]
         self._frames += len(log_probs)
         self._log_probs = np.concatenate([self._log_probs, log_probs])
 
