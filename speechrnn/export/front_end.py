@@ -118,9 +118,8 @@ def _halves(constant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def power_spectrum(frames: tf.Tensor, fft_length: int, product: ExactProduct) -> tf.Tensor:
     """(1, frames, window) -> (1, frames, fft_length / 2 + 1), without the RFFT2D operation.
 
-    In LiteRT 2.1 that operation takes for granted that nobody else writes to its working area,
-    which it shares with the rest of the graph: a second call of the same length could give
-    other features, or read beyond the area's end.
+    In LiteRT 2.3 a second call of the same length in a row gives other results for some lengths, as
+    if the operation's tables, written once, lay in memory that the rest of the graph uses too.
 
     With N = fft_length = r c, n = c i + j and k = p + r q this is the Cooley-Tukey split into
     transforms of r and of c points, as matrix products:
