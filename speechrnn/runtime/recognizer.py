@@ -90,8 +90,8 @@ class BaseRecognizer(ABC):
         if not self.spec.streams:
             raise ModelError(
                 "this model reads a recording from both ends, or normalises it as a whole, so it "
-                "cannot stream; train one with model.bidirectional=false and "
-                "features.normalisation=global"
+                "cannot stream; export it with --chunk and --right-context, or train one with "
+                "model.bidirectional=false, and either with features.normalisation=global"
             )
         raise ModelError(f"a {self.kind} does not stream; export a .tflite file of the model")
 
