@@ -188,20 +188,36 @@ def evaluate(
     epilog=examples(
         "speechrnn export runs/an4 an4.tflite",
         "speechrnn export runs/an4 an4-float32.tflite --precision float32",
-        "speechrnn export runs/an4 an4-savedmodel --format savedmodel",
+        "speechrnn export runs/an4 live.tflite --chunk 16 --right-context 16",
+        "speechrnn export runs/an4 served --format savedmodel",
     )
 )
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    out: Annotated[Path, typer.Argument(help="The .tflite file or SavedModel directory to make.")],
+    out: Annotated[
+        Path, typer.Argument(help="The .tflite file to make, or a folder for a SavedModel.")
+    ],
     form: Annotated[str, typer.Option("--format", help="tflite or savedmodel.")] = "tflite",
     precision: Annotated[
         str, typer.Option(help="Of a .tflite's weights: float32, float16 or int8.")
     ] = "int8",
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Let a bidirectional model stream, so many output frames at a time. (A frame "
+            "lasts model.time_stride * features.hop_ms: 30 ms in configs/an4.yaml.)",
+        ),
+    ] = None,
+    right_context: Annotated[
+        int, typer.Option(min=0, help="With --chunk: output frames that it reads behind a chunk.")
+    ] = 0,
 ) -> None:
     """Write a trained model as one file for a device, or as a SavedModel for a server.
 
-    Nothing is written that does not compute what the trained model computes.
+    Nothing is written that does not compute what the trained model computes, on generated sounds
+    and on the run's own dev recordings; the report is saved beside it. A SavedModel goes into a
+    numbered folder, OUT/1 at first, as TensorFlow Serving wants it.
     """
     if form not in ("tflite", "savedmodel"):
         raise typer.BadParameter(f"{form!r}; choose tflite or savedmodel", param_hint="--format")
@@ -209,16 +225,26 @@ def export(
         raise typer.BadParameter(
             f"{precision!r}; choose float32, float16 or int8", param_hint="--precision"
         )
-    trained = needs_training_extra("exporting", "speechrnn.training.run").load(run)
-    if form == "savedmodel":
-        from speechrnn.export.savedmodel import export_savedmodel
+    if right_context and chunk is None:
+        raise typer.BadParameter("it needs --chunk", param_hint="--right-context")
+    runs = needs_training_extra("exporting", "speechrnn.training.run")
+    trained, recordings = runs.load(run), runs.dev_recordings(run)
+    with console.status("converting, then comparing with the trained model"):
+        if chunk is not None:
+            from speechrnn.export.chunked import in_chunks
 
-        export_savedmodel(trained.model, trained.spec, trained.card, out)
-    else:
-        from speechrnn.export.tflite import export_tflite
+            trained = in_chunks(trained, chunk, right_context, recordings)
+        model = trained.model, trained.spec, trained.card
+        if form == "savedmodel":
+            from speechrnn.export.savedmodel import export_savedmodel
 
-        export_tflite(trained.model, trained.spec, trained.card, out, precision)
-    print(out)
+            report = export_savedmodel(*model, out, recordings=recordings)
+        else:
+            from speechrnn.export.tflite import export_tflite
+
+            report = export_tflite(*model, out, precision, recordings)
+    console.print(report.summary(), markup=False, highlight=False)
+    print(report.path)
 
 
 @app.command(

@@ -178,7 +178,8 @@ class LoweredRecogniser(tf.Module):
         ``layers.chunks`` says what is computed. Behind the last chunk's context frames may be
         missing.
         """
-        chunk, count = self._spec.model.chunk, self._spec.model.chunk + self._spec.model.right_context
+        chunk = self._spec.model.chunk
+        count = chunk + self._spec.model.right_context
         frames, labels = tf.shape(x)[0], self._spec.alphabet.size
         x = tf.pad(x, [[0, count], [0, 0]])
 
@@ -191,7 +192,7 @@ class LoweredRecogniser(tf.Module):
 
         chunks = (outputs + chunk - 1) // chunk
         log_probs, after = _loop(chunks, body, [chunk, labels], list(state))
-        return tf.reshape(log_probs, [-1, labels])[:outputs], after
+        return tf.reshape(log_probs, [-1, labels])[:outputs], list(after)
 
     def _stack(
         self, x: tf.Tensor, state: State | None, chunk: Chunk | None = None

@@ -41,10 +41,9 @@ def latency_controlled(
     """
     if not layer.built:
         layer.build((None, None, x.shape[3]))
-    return tf.concat(
-        [_forward(layer.forward_layer, x, chunk), _backward(layer.backward_layer, x, lengths, chunk)],
-        axis=-1,
-    )
+    forward = _forward(layer.forward_layer, x, chunk)
+    backward = _backward(layer.backward_layer, x, lengths, chunk)
+    return tf.concat([forward, backward], axis=-1)
 
 
 def _forward(layer: keras.layers.RNN, x: tf.Tensor, chunk: int) -> tf.Tensor:

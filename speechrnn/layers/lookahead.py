@@ -34,10 +34,8 @@ class Lookahead(keras.layers.Layer):
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         self.kernel = self.add_weight(
-            name="kernel", shape=(self.frames + 1, shape[-1]), initializer="zeros"
+            name="kernel", shape=(self.frames + 1, shape[-1]), initializer=_first_row_of_ones
         )
-        ones = [[1.0] * shape[-1]]
-        self.kernel.assign(tf.concat([ones, tf.zeros([self.frames, shape[-1]])], axis=0))
 
     def call(self, x: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
         if mask is not None:
@@ -48,3 +46,7 @@ class Lookahead(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "frames": self.frames}
+
+
+def _first_row_of_ones(shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
+    return tf.concat([tf.ones([1, shape[1]], dtype), tf.zeros([shape[0] - 1, shape[1]], dtype)], 0)

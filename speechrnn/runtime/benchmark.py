@@ -18,7 +18,7 @@ import numpy as np
 
 import speechrnn
 from speechrnn.errors import DataError, ModelError, SpeechRNNError, UsageError
-from speechrnn.runtime import open_model
+from speechrnn.runtime import open_model, saved_model_folder
 
 ERRORS = {kind.exit_code: kind for kind in (UsageError, DataError, ModelError)}
 
@@ -120,7 +120,8 @@ def size_of(model: Path) -> int:
         return model.stat().st_size
     if (model / "model.json").is_file():
         return sum(p.stat().st_size for p in [model / "model.json", *model.glob("weights-*.npz")])
-    return sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+    folder = saved_model_folder(model) or model
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def main(model: str, seconds: str, runs: str) -> int:
