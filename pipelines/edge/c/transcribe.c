@@ -223,6 +223,25 @@ static LiteRtTensorBuffer tensor(const Model *model, int type, size_t rows, size
   return buffer;
 }
 
+static void output_shapes(const Model *model, bool update, LiteRtLayout layouts[OUTPUTS]) {
+  LiteRtLayout given[OUTPUTS] = {0};
+  check(model,
+        LiteRtGetCompiledModelOutputTensorLayouts(model->compiled, model->signature, OUTPUTS,
+                                                  given, update),
+        "tell the outputs' shapes");
+  for (int i = 0; i < OUTPUTS; i++) layouts[model->output[i]] = given[i];
+}
+
+/* The runtime writes as much as it computes, whatever the size of the memory it was given: the
+ * description, from which that is taken, has to be this model's. */
+static void check_labels(const Model *model, size_t labels) {
+  LiteRtLayout shapes[OUTPUTS];
+  output_shapes(model, true, shapes);
+  if (shapes[TOKENS].rank != 1 || shapes[FRAMES].rank != 1 || shapes[LOG_PROBS].rank != 2 ||
+      shapes[LOG_PROBS].dimensions[1] != (int32_t)labels)
+    stop(BAD_MODEL, "%s: its description is another model's; export it again", model->path);
+}
+
 static Heard transcribe(const Model *model, float *waveform, size_t samples) {
   const Description *spec = &model->description;
   Heard heard = {0};
@@ -236,6 +255,7 @@ static Heard transcribe(const Model *model, float *waveform, size_t samples) {
   check(model,
         LiteRtCompiledModelResizeInputTensor(model->compiled, model->signature, 0, dimensions, 1),
         "take a recording of this length");
+  check_labels(model, labels);
   LiteRtTensorBuffer input =
       tensor(model, kLiteRtElementTypeFloat32, samples, 0, waveform), outputs[OUTPUTS];
   for (int i = 0; i < OUTPUTS; i++) {
@@ -246,16 +266,13 @@ static Heard transcribe(const Model *model, float *waveform, size_t samples) {
   check(model,
         LiteRtRunCompiledModel(model->compiled, model->signature, 1, &input, OUTPUTS, outputs),
         "run it");
-  LiteRtLayout layouts[OUTPUTS] = {0};
-  check(model,
-        LiteRtGetCompiledModelOutputTensorLayouts(model->compiled, model->signature, OUTPUTS,
-                                                  layouts, false),
-        "tell the outputs' shapes");
-  size_t lengths[OUTPUTS];
-  for (int i = 0; i < OUTPUTS; i++) lengths[model->output[i]] = (size_t)layouts[i].dimensions[0];
-  if (lengths[TOKENS] > frames || lengths[FRAMES] != lengths[TOKENS])
+  LiteRtLayout shapes[OUTPUTS];
+  output_shapes(model, false, shapes);
+  int32_t found = shapes[TOKENS].dimensions[0];
+  if (shapes[LOG_PROBS].dimensions[0] != (int32_t)frames || found < 0 ||
+      (size_t)found > frames || shapes[FRAMES].dimensions[0] != found)
     stop(BAD_MODEL, "%s gives other shapes than it describes; export it again", model->path);
-  heard = (Heard){lengths[TOKENS], memory[TOKENS], memory[FRAMES]};
+  heard = (Heard){(size_t)found, memory[TOKENS], memory[FRAMES]};
   for (size_t i = 0; i < heard.count; i++)
     if (heard.tokens[i] < 1 || (size_t)heard.tokens[i] > spec->count)
       stop(BAD_MODEL, "%s gives label %d, which its alphabet lacks", model->path, heard.tokens[i]);
