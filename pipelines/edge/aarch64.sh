@@ -72,32 +72,51 @@ if [ ! -x "$ROOT/usr/bin/python3.11" ]; then
     for package in "$ROOT"/var/cache/apt/archives/*.deb; do dpkg-deb -x "$package" "$ROOT"; done
 fi
 
-# The root's Python, with no variable of this environment but the PYTHONPATH that is given.
+# there PYTHONPATH ...: the root's Python, with no other variable of this environment.
+emulate=("$QEMU" -cpu "$CPU" -L "$ROOT")
 there() {
-    local path=$1
-    shift
-    env -i HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PIP_ROOT_USER_ACTION=ignore PYTHONPATH="$path" \
-        "$QEMU" -cpu "$CPU" -L "$ROOT" "$ROOT/usr/bin/python3.11" "$@"
+    env -i HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PIP_ROOT_USER_ACTION=ignore PYTHONPATH="$1" \
+        "${emulate[@]}" "$ROOT/usr/bin/python3.11" "${@:2}"
 }
 
 echo "== the device package from wheels"
-rm -rf "$WORK/source" "$SITE"
+rm -rf "$WORK/source" "$WORK"/wheels/speechrnn-*.whl
 mkdir -p "$WORK/source" "$WORK/wheels"
-rm -f "$WORK"/wheels/speechrnn-*.whl
 # From a copy: setuptools would leave its build folder in the checkout, and use an old one there.
 cp -r speechrnn setup.py pyproject.toml README.md LICENSE "$WORK/source"
 "$PYTHON" -m pip wheel --quiet --no-deps --wheel-dir "$WORK/wheels" "$WORK/source"
-platforms=()
-for glibc in 2014 _2_17 _2_24 _2_26 _2_27 _2_28 _2_31 _2_34 _2_35 _2_36; do  # bookworm has 2.36
-    platforms+=(--platform "manylinux${glibc}_aarch64")
-done
-"$PYTHON" -m pip download --quiet --only-binary=:all: --python-version 3.11 "${platforms[@]}" \
-    --find-links "$WORK/wheels" --dest "$WORK/wheels" "$WORK"/wheels/speechrnn-*.whl pip
-there "$(echo "$WORK"/wheels/pip-*.whl)" -m pip install --quiet --no-index --no-compile \
-    --find-links "$WORK/wheels" --target "$SITE" speechrnn
+if ! cmp -s setup.py "$SITE/setup.py"; then # the requirements are not those that are there
+    rm -rf "$SITE" "$WORK"/wheels/pip-*.whl
+    platforms=()
+    for glibc in 2014 _2_17 _2_24 _2_26 _2_27 _2_28 _2_31 _2_34 _2_35 _2_36; do # bookworm's: 2.36
+        platforms+=(--platform "manylinux${glibc}_aarch64")
+    done
+    "$PYTHON" -m pip download --quiet --only-binary=:all: --python-version 3.11 \
+        "${platforms[@]}" --dest "$WORK/wheels" "$WORK"/wheels/speechrnn-*.whl pip
+    there "$WORK"/wheels/pip-*.whl -m pip install --quiet --no-index --no-compile \
+        --find-links "$WORK/wheels" --target "$SITE" speechrnn
+    cp setup.py "$SITE"
+else
+    rm -rf "$SITE"/speechrnn "$SITE"/speechrnn-*.dist-info
+    there "$WORK"/wheels/pip-*.whl -m pip install --quiet --no-index --no-compile --no-deps \
+        --find-links "$WORK/wheels" --target "$SITE" --upgrade speechrnn
+fi
 
 echo "== the same recordings on both"
-mapfile -t recordings < <(PYTHONPATH=$PWD "$PYTHON" pipelines/edge/agree.py recordings "$WORK")
-PYTHONPATH=$PWD "$PYTHON" pipelines/edge/agree.py hear "$WORK/here.npz" "${recordings[@]}"
-there "$SITE" pipelines/edge/agree.py hear "$WORK/there.npz" "${recordings[@]}"
-PYTHONPATH=$PWD "$PYTHON" pipelines/edge/agree.py compare "$WORK/here.npz" "$WORK/there.npz"
+here() { PYTHONPATH=$PWD "$PYTHON" "$@"; }
+mapfile -t recordings < <(here pipelines/edge/agree.py recordings "$WORK")
+here pipelines/edge/agree.py hear "$WORK/here.npz" "${recordings[@]}" >"$WORK/here.txt"
+there "$SITE" pipelines/edge/agree.py hear "$WORK/there.npz" "${recordings[@]}" >"$WORK/there.txt"
+here pipelines/edge/agree.py compare "$WORK/here.npz" "$WORK/there.npz"
+
+if command -v aarch64-linux-gnu-gcc >/dev/null; then
+    echo "== the C program, cross-compiled"
+    make -s -B -C pipelines/edge/c CC=aarch64-linux-gnu-gcc OUT="$WORK/transcribe" \
+        LITERT="$SITE/ai_edge_litert/libLiteRt.so"
+    for recording in "${recordings[@]}"; do
+        "${emulate[@]}" "$WORK/transcribe" speechrnn/pretrained/*.tflite "$recording"
+    done | diff - "$WORK/here.txt" && echo "it hears the same"
+else
+    echo "== no aarch64-linux-gnu-gcc: the C program was not tried (apt-get install" \
+        "gcc-aarch64-linux-gnu libc6-dev-arm64-cross)"
+fi

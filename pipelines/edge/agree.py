@@ -1,7 +1,7 @@
 """Whether two machines hear the same: the shipped model's answers, written on one and compared.
 
-    python agree.py recordings FOLDER           a few recordings, one path a line
-    python agree.py hear OUT.npz RECORDING...   what this machine makes of them
+    python agree.py recordings FOLDER           write a few WAVs there, and their paths, one a line
+    python agree.py hear OUT.npz RECORDING...   what this machine makes of them; texts, one a line
     python agree.py compare OUT.npz OTHER.npz   exit code 1 where they disagree
 
 Needs the device side only. ``aarch64.sh`` runs it on this machine and on an emulated one.
@@ -13,14 +13,18 @@ import os
 import platform
 import sys
 import time
-import wave
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
+from speechrnn import audio
 from speechrnn.corpora import manifest
+from speechrnn.decoding.greedy import greedy
 from speechrnn.runtime import Recognizer, default_model
+from speechrnn.text import Alphabet
 
+RATE = 16_000  # Hz, of the shipped model
 UTTERANCES = 8  # of AN4's dev split, evenly apart
 
 # On posteriors, not on their logarithms, whose tails differ most where they mean least. Sums are
@@ -30,34 +34,38 @@ TOLERANCE = 0.05
 
 
 def recordings(folder: Path) -> list[Path]:
-    """AN4 dev utterances where SPEECHRNN_DATA names a folder that has them, else a WAV of whistles
-    that is written into ``folder``."""
+    """16-bit WAVs: AN4 dev utterances where SPEECHRNN_DATA names a folder that has them, else
+    whistles."""
     data = os.environ.get("SPEECHRNN_DATA")
     if data and (Path(data) / "an4/manifest.tsv").exists():
-        dev = [u.path for u in manifest.read(Path(data) / "an4/manifest.tsv") if u.split == "dev"]
-        return dev[:: max(1, len(dev) // UTTERANCES)][:UTTERANCES]
-    path = folder / "whistles.wav"
-    rate = 16_000
-    seconds = np.arange(3 * rate) / rate
-    glide = np.sin(2 * np.pi * (300 + 200 * seconds) * seconds) * (np.sin(9 * seconds) > 0)
-    noise = np.random.default_rng(1).normal(scale=0.01, size=len(seconds))
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, rate, 0, "NONE", ""))
-        file.writeframes(((0.3 * glide + noise) * 32_767).astype("<i2").tobytes())
-    return [path]
+        dev = [u for u in manifest.read(Path(data) / "an4/manifest.tsv") if u.split == "dev"]
+        chosen = dev[:: max(1, len(dev) // UTTERANCES)][:UTTERANCES]
+        waveforms = {u.utterance_id: audio.load(u.path, RATE) for u in chosen}
+    else:
+        t = np.arange(3 * RATE) / RATE
+        glide = np.sin(2 * np.pi * (300 + 200 * t) * t) * (np.sin(9 * t) > 0)
+        waveforms = {"whistles": 0.3 * glide + np.random.default_rng(1).normal(0, 0.01, len(t))}
+    for name, waveform in waveforms.items():
+        soundfile.write(folder / f"{name}.wav", waveform, RATE, subtype="PCM_16")
+    return [folder / f"{name}.wav" for name in waveforms]
 
 
 def hear(out: Path, paths: list[Path]) -> None:
-    """Texts and log_probs into an .npz, the machine's name with them."""
+    """Print the texts; write them and the log_probs into an .npz, the machine's name with them."""
     recogniser = Recognizer(default_model())
-    answers: dict[str, np.ndarray] = {"machine": np.array(platform.machine())}
+    spec = recogniser.spec
+    machine = platform.machine()
+    answers = {"machine": np.array(machine)}
     started = time.perf_counter()
     for i, path in enumerate(paths):
-        heard = recogniser.transcribe(path)
-        answers[f"text_{i}"], answers[f"log_probs_{i}"] = np.array(heard.text), heard.log_probs
-    np.savez(out, **answers)
+        log_probs = recogniser.log_probs(audio.load(path, spec.features.sample_rate))
+        # The same text that the C program gives: of all tokens, however sure.
+        text = greedy(log_probs, Alphabet(spec.alphabet)).text
+        answers[f"text_{i}"], answers[f"log_probs_{i}"] = np.array(text), log_probs
+        print(text)
+    np.savez(out, allow_pickle=False, **answers)
     taken = time.perf_counter() - started
-    print(f"{platform.machine()}: {len(paths)} recordings in {taken:.1f} s", file=sys.stderr)
+    print(f"{machine}: {len(paths)} recordings in {taken:.1f} s", file=sys.stderr)
 
 
 def compare(path: Path, other_path: Path) -> bool:
