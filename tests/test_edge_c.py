@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 import soundfile
 from ai_edge_litert.interpreter import Interpreter
 from conftest import RATE, REPOSITORY, whistle
+from packaging.version import Version
 
 from speechrnn import audio
 from speechrnn.corpora import manifest
@@ -26,12 +28,16 @@ from speechrnn.text import Alphabet
 SOURCES = REPOSITORY / "pipelines/edge/c"
 LIBRARY = Path(ai_edge_litert.__file__).with_name("libLiteRt.so")
 SANITISERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+LITERT = importlib.metadata.version("ai-edge-litert")
 DATA = os.environ.get("SPEECHRNN_DATA")
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc"),
     pytest.mark.skipif(not shutil.which("make"), reason="no make"),
     pytest.mark.skipif(not LIBRARY.exists(), reason="this ai-edge-litert has no libLiteRt.so"),
+    pytest.mark.skipif(
+        Version(LITERT) < Version("2.2"), reason=f"LiteRT {LITERT} has another C interface"
+    ),
 ]
 
 
