@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does the shipped model hear on a 64-bit ARM what it hears here?
 #
-#     pipelines/edge/aarch64.sh [WORK]          default: build/aarch64, 0.6 GB
+#     pipelines/edge/aarch64.sh [WORK]          default: build/aarch64, 0.9 GB
 #
 # Builds a Debian 12 for arm64 (debootstrap), installs the device package there from wheels, and
 # runs it under qemu-user: nothing is emulated but the programs, no root is needed, and nothing of
