@@ -29,8 +29,9 @@ UTTERANCES = 8  # of AN4's dev split, evenly apart
 
 # On posteriors, not on their logarithms, whose tails differ most where they mean least. Sums are
 # taken in another order on another processor, and with int8 weights a layer's inputs are rounded
-# to 127 steps a side: where one falls on the other side of a boundary, 1e-2 comes of 1e-6. Between x86-64 and an
-# emulated Cortex-A72 8e-3 was the most on eight utterances, and 1e-2 on the whistles.
+# to 127 steps a side: where one falls on the other side of a boundary, 1e-2 comes of 1e-6.
+# Between x86-64 and an emulated Cortex-A72, 8e-3 was the most on eight utterances of AN4 and 1e-2
+# on the whistles.
 TOLERANCE = 0.05
 
 
