@@ -188,6 +188,7 @@ def evaluate(
     epilog=examples(
         "speechrnn export runs/an4 an4.tflite",
         "speechrnn export runs/an4 an4-float32.tflite --precision float32",
+        "speechrnn export runs/an4 an4-fused.tflite --lowering fused",
         "speechrnn export runs/an4 an4-savedmodel --format savedmodel",
     )
 )
@@ -198,6 +199,13 @@ def export(
     precision: Annotated[
         str, typer.Option(help="Of a .tflite's weights: float32, float16 or int8.")
     ] = "int8",
+    lowering: Annotated[
+        str,
+        typer.Option(
+            help="Of a .tflite's recurrence: nested loops, or the fused operation "
+            "UNIDIRECTIONAL_SEQUENCE_LSTM, for tools that need it: slower, no streaming, lstm only."
+        ),
+    ] = "nested",
 ) -> None:
     """Write a trained model as one file for a device, or as a SavedModel for a server.
 
@@ -209,6 +217,8 @@ def export(
         raise typer.BadParameter(
             f"{precision!r}; choose float32, float16 or int8", param_hint="--precision"
         )
+    if lowering not in ("nested", "fused"):
+        raise typer.BadParameter(f"{lowering!r}; choose nested or fused", param_hint="--lowering")
     trained = needs_training_extra("exporting", "speechrnn.training.run").load(run)
     if form == "savedmodel":
         from speechrnn.export.savedmodel import export_savedmodel
@@ -217,7 +227,7 @@ def export(
     else:
         from speechrnn.export.tflite import export_tflite
 
-        export_tflite(trained.model, trained.spec, trained.card, out, precision)
+        export_tflite(trained.model, trained.spec, trained.card, out, precision, lowering)
     print(out)
 
 

@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn import layers
-from speechrnn.errors import ModelError
+from speechrnn.errors import ModelError, UsageError
 from speechrnn.export.front_end import FrontEnd
+from speechrnn.export.fused import FusedLSTM
 from speechrnn.model import Recogniser, hands_up_cells
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import BLANK
@@ -30,6 +31,8 @@ from speechrnn.text import BLANK
 # iteration: 80, 71 and 68 ms in float32; 41, 36 and 34 in int8. Blocks of 64 gained nothing.
 BLOCK_FRAMES = 32  # of the inner loop
 UNROLLED_FRAMES = 4  # in each of its iterations, a divisor of BLOCK_FRAMES
+
+LOWERINGS = ("nested", "fused")  # of the recurrence: loops, or one operation
 
 State = Sequence[tf.Tensor]
 Stage = Callable[[tf.Tensor], tf.Tensor]
@@ -43,12 +46,28 @@ class LoweredRecogniser(tf.Module):
 
     Args:
         precision: that the weights are going to have: float32, float16 or int8.
+        lowering: of the recurrence: ``nested`` loops, or the ``fused`` operation of an LSTM,
+            which has no ``step``.
+
+    Raises:
+        UsageError: ``fused`` of another cell.
     """
 
-    def __init__(self, model: Recogniser, spec: RecogniserSpec, precision: str = "float32"):
+    def __init__(
+        self,
+        model: Recogniser,
+        spec: RecogniserSpec,
+        precision: str = "float32",
+        lowering: str = "nested",
+    ):
         super().__init__()
+        if lowering == "fused" and spec.model.cell != "lstm":
+            raise UsageError(
+                f"the fused lowering is for the cell lstm; this model's is {spec.model.cell}. "
+                "Export with --lowering nested."
+            )
         self._front_end = FrontEnd(model.subsampling, spec, precision)
-        self._recurrent = [recurrent(layer) for layer in model.recurrent]
+        self._recurrent = [recurrent(layer, lowering) for layer in model.recurrent]
         self._after: list[Stage] = []  # each recurrent layer
         for i in range(len(model.recurrent)):
             norm = _layer_norm(model.norms[i]) if model.norms else tf.identity
@@ -192,9 +211,9 @@ class BothWays:
 
     state_sizes: Sequence[int] = ()
 
-    def __init__(self, layer: keras.layers.Bidirectional):
+    def __init__(self, layer: keras.layers.Bidirectional, lowering: str):
         self._forward, self._backward = (
-            recurrent(one) for one in (layer.forward_layer, layer.backward_layer)
+            recurrent(one, lowering) for one in (layer.forward_layer, layer.backward_layer)
         )
 
     def __call__(
@@ -205,21 +224,23 @@ class BothWays:
         return tf.concat([forward, tf.reverse(backward, [0])], axis=-1), []
 
 
-def recurrent(layer: keras.layers.Layer) -> Recurrent | BothWays:
+def recurrent(
+    layer: keras.layers.Layer, lowering: str = "nested"
+) -> Recurrent | FusedLSTM | BothWays:
     """The form of a recurrent Keras layer for the device.
 
     Raises:
         ModelError: it has none.
     """
     if isinstance(layer, keras.layers.Bidirectional):
-        return BothWays(layer)
+        return BothWays(layer, lowering)
     if not isinstance(layer, layers.FastRecurrence) or not layer.has_equations():
         raise ModelError(
             f"{layer.name}, a {type(layer).__name__}, has no form for TFLite; the layers of "
             "speechrnn.layers have, with plain activations and without dropout within the "
             "recurrence. Export a SavedModel."
         )
-    return Recurrent(layer)
+    return FusedLSTM(layer) if lowering == "fused" else Recurrent(layer)
 
 
 def _nested_loop(

@@ -16,7 +16,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from speechrnn.errors import ModelError, UsageError
 from speechrnn.export.convert import convert
-from speechrnn.export.lowering import LoweredRecogniser
+from speechrnn.export.fused import without_clipping
+from speechrnn.export.lowering import LOWERINGS, LoweredRecogniser
 from speechrnn.files import write_atomically
 from speechrnn.runtime import BaseRecognizer, Endpoint, Recognizer, container
 from speechrnn.runtime.tensorflow import KerasRecognizer
@@ -67,23 +68,28 @@ def export_tflite(
     card: dict[str, Any],
     out: str | Path,
     precision: str = "int8",
+    lowering: str = "nested",
 ) -> ExportReport:
     """Write ``out``, which ``runtime.Recognizer`` reads, and ``out`` + ``.report.json``.
 
     ``precision`` is that of the weights: float32, float16 or int8; what is computed with them
-    is float32. The file appears under its name only when it has passed every check.
+    is float32. ``lowering`` is ``LoweredRecogniser``'s: fused files do not stream. The file appears
+    under its name only when it has passed every check.
 
     Raises:
-        UsageError: another precision.
+        UsageError: another precision or lowering, or ``fused`` of a cell other than lstm.
         ModelError: the conversion failed, or its result needs operations that a device lacks,
             has another size than its weights explain, or computes something else.
     """
     if precision not in BYTES_PER_WEIGHT:
         raise UsageError(f"precision is {precision!r}; choose {', '.join(BYTES_PER_WEIGHT)}")
+    if lowering not in LOWERINGS:
+        raise UsageError(f"lowering is {lowering!r}; choose {', '.join(LOWERINGS)}")
     out = Path(out)
     with tempfile.TemporaryDirectory() as folder:
-        flatbuffer = _convert(model, spec, Path(folder), precision)
-        content = container.pack(flatbuffer, spec, {**card, "precision": precision})
+        flatbuffer = _convert(model, spec, Path(folder), precision, lowering)
+        card = {**card, "precision": precision, "lowering": lowering}
+        content = container.pack(flatbuffer, spec, card)
         candidate = Path(folder) / "candidate.tflite"
         candidate.write_bytes(content)
         report = ExportReport(
@@ -102,14 +108,17 @@ def export_tflite(
     return report
 
 
-def _convert(model: keras.Model, spec: RecogniserSpec, folder: Path, precision: str) -> bytes:
-    lowered = LoweredRecogniser(model, spec, precision)
+def _convert(
+    model: keras.Model, spec: RecogniserSpec, folder: Path, precision: str, lowering: str
+) -> bytes:
+    lowered = LoweredRecogniser(model, spec, precision, lowering)
     saved = folder / "saved_model"
     signatures = {"transcribe": lowered.transcribe, "features": lowered.features}
-    if spec.streams:
+    if spec.streams and lowering == "nested":
         signatures["step"] = lowered.step()
     tf.saved_model.save(lowered, str(saved), signatures=signatures)
-    return convert(saved, precision)
+    flatbuffer = convert(saved, precision)
+    return without_clipping(flatbuffer) if lowering == "fused" else flatbuffer
 
 
 def operations(flatbuffer: bytes) -> tuple[str, ...]:
@@ -142,7 +151,7 @@ def compare(exported: BaseRecognizer, reference: BaseRecognizer) -> tuple[Differ
         _difference("whole", len(waveform) / rate, log_probs, reference.log_probs(waveform))
         for waveform, log_probs in ((short, found[0]), (long, found[2]))
     ]
-    if exported.spec.streams:
+    if exported.streams:
         for waveform in waveforms:
             expected = reference.log_probs(waveform)
             streamed = _streamed(exported, waveform)
