@@ -68,9 +68,12 @@ class FusedLSTM:
     ) -> tuple[tf.Tensor, ...]:
         """What the operation computes: x (1, frames, inputs), two states (1, units), the weights
         in Keras's order of gates -> the last output, all outputs, the two states, a device."""
-        run = lambda equations, x, state: scan.run(equations, x, state, "float32", 2)  # noqa: E731
-        by_step = tf.transpose(x, [1, 0, 2])
-        states = self._layer.recurrence([kernel, recurrent, bias], by_step, [h, c], run)
+        states = self._layer.recurrence(
+            [kernel, recurrent, bias],
+            tf.transpose(x, [1, 0, 2]),
+            [h, c],
+            lambda equations, x, state: scan.run(equations, x, state, "float32", len(state)),
+        )
         outputs, cells = (tf.transpose(sequence, [1, 0, 2]) for sequence in states)
         return outputs[:, -1], outputs, outputs[:, -1], cells[:, -1], tf.constant(0.0)
 
