@@ -99,7 +99,7 @@ class BaseRecognizer(ABC):
                 "features.normalisation=global"
             )
         raise ModelError(
-            f"this {self.kind} takes whole recordings only; export the model to a .tflite file "
+            f"this {self.kind} takes whole recordings only; export a .tflite file of the model, "
             "with --lowering nested"
         )
 
