@@ -189,6 +189,7 @@ def evaluate(
         "speechrnn export runs/an4 an4.tflite",
         "speechrnn export runs/an4 an4-float32.tflite --precision float32",
         "speechrnn export runs/an4 live.tflite --chunk 16 --right-context 16",
+        "speechrnn export runs/an4 an4-fused.tflite --lowering fused",
         "speechrnn export runs/an4 served --format savedmodel",
     )
 )
@@ -212,6 +213,13 @@ def export(
     right_context: Annotated[
         int, typer.Option(min=0, help="With --chunk: output frames that it reads behind a chunk.")
     ] = 0,
+    lowering: Annotated[
+        str,
+        typer.Option(
+            help="Of a .tflite's recurrence: nested loops, or the fused operation "
+            "UNIDIRECTIONAL_SEQUENCE_LSTM, for tools that need it: slower, no streaming, lstm only."
+        ),
+    ] = "nested",
 ) -> None:
     """Write a trained model as one file for a device, or as a SavedModel for a server.
 
@@ -225,6 +233,8 @@ def export(
         raise typer.BadParameter(
             f"{precision!r}; choose float32, float16 or int8", param_hint="--precision"
         )
+    if lowering not in ("nested", "fused"):
+        raise typer.BadParameter(f"{lowering!r}; choose nested or fused", param_hint="--lowering")
     if right_context and chunk is None:
         raise typer.BadParameter("it needs --chunk", param_hint="--right-context")
     runs = needs_training_extra("exporting", "speechrnn.training.run")
@@ -242,7 +252,7 @@ def export(
         else:
             from speechrnn.export.tflite import export_tflite
 
-            report = export_tflite(*model, out, precision, recordings)
+            report = export_tflite(*model, out, precision, recordings, lowering)
     console.print(report.summary(), markup=False, highlight=False)
     print(report.path)
 

@@ -273,7 +273,7 @@ def test_a_damaged_savedmodel_is_refused(keras_model, tmp_path):
     from speechrnn.export.savedmodel import export_savedmodel
 
     export_savedmodel(keras_model, SPEC, CARD, tmp_path / "m")
-    for path in [path for path in (tmp_path / "m").rglob("*") if path.is_file()]:
+    for path in [path for path in (tmp_path / "m" / "1").rglob("*") if path.is_file()]:
         whole = path.read_bytes()
         path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
         with pytest.raises(ModelError):

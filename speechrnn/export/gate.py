@@ -43,7 +43,7 @@ class Difference:
     """How far an export's log_probs are from the Keras model's on one waveform."""
 
     form: str  # whole or streamed
-    source: str  # probe, a generated sound, or an utterance's id
+    source: str  # a generated sound, or an utterance's id
     seconds: float
     relative: float  # largest |a - b| / (1 + |b|)
     divergence: float  # Kullback-Leibler, mean nats a frame
@@ -98,7 +98,7 @@ def compare(
     """
     rate = reference.spec.features.sample_rate
     short, long = (probe(int(seconds * rate), rate) for seconds in PROBE_SECONDS)
-    differences = _compared(exported, reference, {"probe": short, "probe ": long})
+    differences = _compared(exported, reference, {"a sound": short, "another sound": long})
     usable = sorted(
         (r for r in recordings if reference.spec.output_frames(len(r.waveform)) > 0),
         key=lambda r: len(r.waveform),
@@ -121,12 +121,11 @@ def _compared(
         if not np.array_equal(found[first], found[again]):
             raise ModelError("the exported model keeps state: its second call gives other results")
     differences = []
-    streams = exported.kind == "tflite" and exported.spec.streams
     for name, waveform in waveforms.items():
-        expected, about = reference.log_probs(waveform), (name.strip(), len(waveform) / rate)
+        expected, about = reference.log_probs(waveform), (name, len(waveform) / rate)
         whole = found[0] if waveform is short else found[2]
         differences.append(_difference("whole", *about, whole, expected))
-        if streams:
+        if exported.streams:
             differences.append(
                 _difference("streamed", *about, _streamed(exported, waveform), expected)
             )

@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn import layers
-from speechrnn.errors import ModelError
+from speechrnn.errors import ModelError, UsageError
 from speechrnn.export.front_end import FrontEnd
+from speechrnn.export.fused import FusedLSTM
 from speechrnn.model import Recogniser, hands_up_cells
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import BLANK
@@ -30,6 +31,8 @@ from speechrnn.text import BLANK
 # iteration: 80, 71 and 68 ms in float32; 41, 36 and 34 in int8. Blocks of 64 gained nothing.
 BLOCK_FRAMES = 32  # of the inner loop
 UNROLLED_FRAMES = 4  # in each of its iterations, a divisor of BLOCK_FRAMES
+
+LOWERINGS = ("nested", "fused")  # of the recurrence: loops, or one operation
 
 State = Sequence[tf.Tensor]
 Stage = Callable[[tf.Tensor], tf.Tensor]
@@ -43,14 +46,35 @@ class LoweredRecogniser(tf.Module):
 
     Args:
         precision: that the weights are going to have: float32, float16 or int8.
+        lowering: of the recurrence: ``nested`` loops, or the ``fused`` operation of an LSTM,
+            which has no ``step``.
+
+    Raises:
+        UsageError: ``fused`` of another cell.
     """
 
-    def __init__(self, model: Recogniser, spec: RecogniserSpec, precision: str = "float32"):
+    def __init__(
+        self,
+        model: Recogniser,
+        spec: RecogniserSpec,
+        precision: str = "float32",
+        lowering: str = "nested",
+    ):
         super().__init__()
+        if lowering == "fused" and spec.model.cell != "lstm":
+            raise UsageError(
+                f"the fused lowering is for the cell lstm; this model's is {spec.model.cell}. "
+                "Export with --lowering nested."
+            )
+        if lowering == "fused" and spec.model.chunk:
+            raise UsageError(
+                "the fused lowering cannot be given a state, which chunks need; export with "
+                "--lowering nested"
+            )
         self._spec = spec
         self._front_end = FrontEnd(model.subsampling, spec, precision)
         self._recurrent = [
-            recurrent(layer, in_chunks=spec.model.chunk > 0) for layer in model.recurrent
+            recurrent(layer, lowering, in_chunks=spec.model.chunk > 0) for layer in model.recurrent
         ]
         self._after: list[Stage] = []  # each recurrent layer
         for i in range(len(model.recurrent)):
@@ -269,13 +293,7 @@ class Recurrent:
     Without a state it begins with zeros and gives none.
     """
 
-    def __init__(self, layer: keras.layers.Layer):
-        if not isinstance(layer, layers.FastRecurrence) or not layer.has_equations():
-            raise ModelError(
-                f"{layer.name}, a {type(layer).__name__}, has no form for TFLite; the layers of "
-                "speechrnn.layers have, with plain activations and without dropout within the "
-                "recurrence. Export a SavedModel."
-            )
+    def __init__(self, layer: layers.FastRecurrence):
         self._layer, self._weights = layer, layer.get_weights()
         self.state_sizes: list[int] = tf.nest.flatten(layer.cell.state_size)
 
@@ -303,9 +321,9 @@ class BothWays:
     """(frames, inputs) -> (frames, 2 * units). It has to know the end, and has no state, unless it
     is given chunk by chunk: then its state is that of the forward direction."""
 
-    def __init__(self, layer: keras.layers.Bidirectional, in_chunks: bool):
+    def __init__(self, layer: keras.layers.Bidirectional, lowering: str, in_chunks: bool):
         self._forward, self._backward = (
-            Recurrent(one) for one in (layer.forward_layer, layer.backward_layer)
+            _one_way(one, lowering) for one in (layer.forward_layer, layer.backward_layer)
         )
         self.state_sizes = self._forward.state_sizes if in_chunks else []
 
@@ -318,11 +336,27 @@ class BothWays:
         return tf.concat([forward, mirror(backward)], axis=-1), after
 
 
-def recurrent(layer: keras.layers.Layer, in_chunks: bool = False) -> Recurrent | BothWays:
-    """The form of a recurrent Keras layer for the device. Raises ModelError: it has none."""
+def recurrent(
+    layer: keras.layers.Layer, lowering: str = "nested", in_chunks: bool = False
+) -> Recurrent | FusedLSTM | BothWays:
+    """The form of a recurrent Keras layer for the device.
+
+    Raises:
+        ModelError: it has none.
+    """
     if isinstance(layer, keras.layers.Bidirectional):
-        return BothWays(layer, in_chunks)
-    return Recurrent(layer)
+        return BothWays(layer, lowering, in_chunks)
+    return _one_way(layer, lowering)
+
+
+def _one_way(layer: keras.layers.Layer, lowering: str) -> Recurrent | FusedLSTM:
+    if not isinstance(layer, layers.FastRecurrence) or not layer.has_equations():
+        raise ModelError(
+            f"{layer.name}, a {type(layer).__name__}, has no form for TFLite; the layers of "
+            "speechrnn.layers have, with plain activations and without dropout within the "
+            "recurrence. Export a SavedModel."
+        )
+    return FusedLSTM(layer) if lowering == "fused" else Recurrent(layer)
 
 
 def _nested_loop(

@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from speechrnn.errors import UsageError
 from speechrnn.export.convert import convert
+from speechrnn.export.fused import without_clipping
 from speechrnn.export.gate import (
     BYTES_PER_WEIGHT,
     ExportReport,
@@ -22,7 +23,7 @@ from speechrnn.export.gate import (
     refuse_unfit,
     save_report,
 )
-from speechrnn.export.lowering import LoweredRecogniser
+from speechrnn.export.lowering import LOWERINGS, LoweredRecogniser
 from speechrnn.files import write_atomically
 from speechrnn.runtime import Recognizer, container
 from speechrnn.runtime.tensorflow import KerasRecognizer
@@ -37,24 +38,29 @@ def export_tflite(
     out: str | Path,
     precision: str = "int8",
     recordings: Sequence[Recording] = (),
+    lowering: str = "nested",
 ) -> ExportReport:
     """Write ``out``, which ``runtime.Recognizer`` reads, and ``out`` + ``.report.json``.
 
     ``precision`` is that of the weights: float32, float16 or int8; what is computed with them
-    is float32. The file appears under its name only when it has passed every check, on
-    ``recordings`` too, which ``training.run.dev_recordings`` gives.
+    is float32. ``lowering`` is ``LoweredRecogniser``'s: fused files do not stream. The file appears
+    under its name only when it has passed every check, on ``recordings`` too, which
+    ``training.run.dev_recordings`` gives.
 
     Raises:
-        UsageError: another precision.
+        UsageError: another precision or lowering, or ``fused`` of a cell other than lstm.
         ModelError: the conversion failed, or its result needs operations that a device lacks,
             has another size than its weights explain, or computes something else.
     """
     if precision not in BYTES_PER_WEIGHT:
         raise UsageError(f"precision is {precision!r}; choose {', '.join(BYTES_PER_WEIGHT)}")
+    if lowering not in LOWERINGS:
+        raise UsageError(f"lowering is {lowering!r}; choose {', '.join(LOWERINGS)}")
     out = Path(out)
     with tempfile.TemporaryDirectory() as folder:
-        flatbuffer = _convert(model, spec, Path(folder), precision)
-        content = container.pack(flatbuffer, spec, {**card, "precision": precision})
+        flatbuffer = _convert(model, spec, Path(folder), precision, lowering)
+        card = {**card, "precision": precision, "lowering": lowering}
+        content = container.pack(flatbuffer, spec, card)
         candidate = Path(folder) / "candidate.tflite"
         candidate.write_bytes(content)
         exported, reference = Recognizer(candidate), KerasRecognizer(model, spec, card)
@@ -65,7 +71,7 @@ def export_tflite(
             parameters=sum(int(np.prod(w.shape)) for w in model.trainable_variables),
             operations=operations(flatbuffer),
             differences=compare(exported, reference, recordings),
-            latency_ms=spec.latency_ms,
+            latency_ms=spec.latency_ms if exported.streams else None,
             **error_rates(exported, reference, recordings),
         )
     refuse_unfit(report)
@@ -75,14 +81,17 @@ def export_tflite(
     return report
 
 
-def _convert(model: keras.Model, spec: RecogniserSpec, folder: Path, precision: str) -> bytes:
-    lowered = LoweredRecogniser(model, spec, precision)
+def _convert(
+    model: keras.Model, spec: RecogniserSpec, folder: Path, precision: str, lowering: str
+) -> bytes:
+    lowered = LoweredRecogniser(model, spec, precision, lowering)
     saved = folder / "saved_model"
     signatures = {"transcribe": lowered.transcribe, "features": lowered.features}
-    if spec.streams:
+    if spec.streams and lowering == "nested":
         signatures["step"] = lowered.step()
     tf.saved_model.save(lowered, str(saved), signatures=signatures)
-    return convert(saved, precision)
+    flatbuffer = convert(saved, precision)
+    return without_clipping(flatbuffer) if lowering == "fused" else flatbuffer
 
 
 def operations(flatbuffer: bytes) -> tuple[str, ...]:

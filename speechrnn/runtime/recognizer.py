@@ -35,6 +35,11 @@ class BaseRecognizer(ABC):
         self.card = card
         self.alphabet = Alphabet(spec.alphabet)
 
+    @property
+    def streams(self) -> bool:
+        """Whether ``stream`` is to be had."""
+        return False
+
     def transcribe(self, source: np.ndarray | str | Path) -> Transcript:
         """A waveform, as ``log_probs`` takes it, or the path of a recording -> its text.
 
@@ -93,7 +98,10 @@ class BaseRecognizer(ABC):
                 "cannot stream; export it with --chunk and --right-context, or train one with "
                 "model.bidirectional=false, and either with features.normalisation=global"
             )
-        raise ModelError(f"a {self.kind} does not stream; export a .tflite file of the model")
+        raise ModelError(
+            f"this {self.kind} takes whole recordings only; export a .tflite file of the model, "
+            "with --lowering nested"
+        )
 
     @abstractmethod
     def _posteriors(self, waveform: np.ndarray) -> np.ndarray:
@@ -115,11 +123,13 @@ class Recognizer(BaseRecognizer):
     def __init__(self, path: str | Path):
         loaded = container.read(path)
         super().__init__(loaded.spec, loaded.card)
+        # The fused LSTM goes on where the last call ended.
+        self._keeps_state = loaded.card.get("lowering") == "fused"
         try:
             self._interpreter = Interpreter(model_content=loaded.model_bytes, num_threads=1)
             self._run = self._interpreter.get_signature_runner("transcribe")
             self._step: Any = None
-            if self.spec.streams:
+            if self.streams:
                 self._step = self._interpreter.get_signature_runner("step")
         except (ValueError, RuntimeError) as error:
             raise ModelError(
@@ -130,7 +140,16 @@ class Recognizer(BaseRecognizer):
 
     def _posteriors(self, waveform: np.ndarray) -> np.ndarray:
         with self._lock:
-            return self._run(waveform=waveform)["log_probs"]
+            try:
+                return self._run(waveform=waveform)["log_probs"]
+            finally:
+                # After a call, not before: until the first there is no memory to be reset.
+                if self._keeps_state:
+                    self._interpreter.reset_all_variables()
+
+    @property
+    def streams(self) -> bool:
+        return self.spec.streams and not self._keeps_state
 
     def stream(self, endpoint: Endpoint | None = None) -> Stream:
         if self._step is None:
