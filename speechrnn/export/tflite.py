@@ -19,6 +19,7 @@ from speechrnn.export.convert import convert
 from speechrnn.export.lowering import LoweredRecogniser
 from speechrnn.files import write_atomically
 from speechrnn.runtime import BaseRecognizer, Endpoint, Recognizer, container
+from speechrnn.runtime.operations import operation_names
 from speechrnn.runtime.tensorflow import KerasRecognizer
 from speechrnn.specs import RecogniserSpec
 
@@ -114,17 +115,7 @@ def _convert(model: keras.Model, spec: RecogniserSpec, folder: Path, precision: 
 
 def operations(flatbuffer: bytes) -> tuple[str, ...]:
     """The names of the operations in a TFLite flatbuffer, sorted; custom ones by their own name."""
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
-    model = schema.Model.GetRootAs(flatbuffer, 0)
-    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
-    return tuple(
-        sorted(
-            code.CustomCode().decode()
-            if code.BuiltinCode() == schema.BuiltinOperator.CUSTOM
-            else names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-            for code in codes
-        )
-    )
+    return tuple(sorted(operation_names(flatbuffer)))
 
 
 def compare(exported: BaseRecognizer, reference: BaseRecognizer) -> tuple[Difference, ...]:
