@@ -261,11 +261,14 @@ def export(
     epilog=examples(
         "speechrnn transcribe hello.wav",
         "speechrnn transcribe calls/a.mp3 calls/b.flac --model model.tflite --json",
+        "speechrnn transcribe --stream --microphone --model live.tflite",
         "arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe - --stream --model live.tflite",
     )
 )
 def transcribe(
-    recordings: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files.")],
+    recordings: Annotated[
+        list[Path] | None, typer.Argument(metavar="AUDIO...", help="Audio files.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Default: the shipped AN4 model.")] = None,
     timestamps: Annotated[bool, typer.Option(help="Print each word with its times.")] = False,
     stream: Annotated[
@@ -274,6 +277,12 @@ def transcribe(
     rate: Annotated[
         int, typer.Option(help="With --stream: Hz of the raw 16-bit mono samples on stdin.")
     ] = 16_000,
+    microphone: Annotated[
+        bool, typer.Option("--microphone", help="With --stream, instead of AUDIO.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="Which microphone; default: the system's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
@@ -282,17 +291,21 @@ def transcribe(
 
     With --stream each stretch of speech is a line, printed when a pause has ended it; what is
     heard until then is shown on stderr, with --json as objects whose "final" is false. AUDIO may
-    then be -, raw samples from stdin. It takes a model trained with model.bidirectional=false.
+    then be -, raw samples from stdin; --microphone listens until Ctrl-C instead. It takes a model
+    trained with model.bidirectional=false.
     """
     from speechrnn.runtime import default_model, open_model
 
+    recordings = recordings or []
+    _check_sources(recordings, stream, microphone, device)
     recogniser = open_model(model or default_model())
+    if microphone:
+        _transcribe_microphone(recogniser, device, timestamps, as_json)
+        return
     if stream:
         for path in recordings:
             _transcribe_live(recogniser, path, rate, timestamps, as_json)
         return
-    if Path("-") in recordings:
-        raise typer.BadParameter("- needs --stream", param_hint="AUDIO")
     results: list[dict[str, Any]] = []
     failed = 0
     for path in recordings:
@@ -324,6 +337,22 @@ def transcribe(
         raise DataError(f"{failed} of {len(recordings)} recordings could not be transcribed")
 
 
+def _check_sources(
+    recordings: list[Path], stream: bool, microphone: bool, device: str | None
+) -> None:
+    """Raise BadParameter unless it is clear what is to be heard."""
+    if microphone and recordings:
+        raise typer.BadParameter("give AUDIO or --microphone, not both", param_hint="AUDIO")
+    if not microphone and not recordings:
+        raise typer.BadParameter("give audio files, or --stream --microphone", param_hint="AUDIO")
+    if microphone and not stream:
+        raise typer.BadParameter("--microphone needs --stream", param_hint="--microphone")
+    if device is not None and not microphone:
+        raise typer.BadParameter("--device needs --stream --microphone", param_hint="--device")
+    if Path("-") in recordings and not stream:
+        raise typer.BadParameter("- needs --stream", param_hint="AUDIO")
+
+
 def _transcribe_live(
     recogniser: Any, path: Path, rate: int, timestamps: bool, as_json: bool
 ) -> None:
@@ -336,11 +365,36 @@ def _transcribe_live(
         pieces = live.raw_pcm(sys.stdin.buffer, rate, sample_rate)
     else:
         pieces = live.cut(audio.load(path, sample_rate), sample_rate)
+    _print_live(live.listen(stream, pieces), str(path), timestamps, as_json)
+
+
+def _transcribe_microphone(
+    recogniser: Any, device: str | None, timestamps: bool, as_json: bool
+) -> None:
+    from speechrnn.corpora.record import SoundDevice
+    from speechrnn.runtime import live
+
+    def report_loss(seconds: float) -> None:
+        console.print(
+            f"warning: sound was lost after {seconds:.1f} s; this machine did not keep up",
+            style="red",
+            highlight=False,
+        )
+
+    stream = recogniser.stream()
+    microphone = live.LiveMicrophone(
+        SoundDevice(device), recogniser.spec.features.sample_rate, report_loss
+    )
+    with live.first_interrupt(microphone.stop):
+        _print_live(live.listen(stream, microphone), "microphone", timestamps, as_json)
+
+
+def _print_live(results: Iterable[Any], path: str, timestamps: bool, as_json: bool) -> None:
     with console.status("listening") as status:
-        for heard in live.listen(stream, pieces):
+        for heard in results:
             if as_json:
                 found = {
-                    "path": str(path),
+                    "path": path,
                     "final": heard.is_final,
                     "text": heard.text,
                     "confidence": heard.confidence,
@@ -366,18 +420,39 @@ def _print_times(words: Iterable[Any]) -> None:
     epilog=examples(
         "speechrnn benchmark model.tflite",
         "speechrnn benchmark runs/an4 --seconds 30 --json",
+        "speechrnn benchmark float32.tflite --compare int8.tflite",
     )
 )
 def benchmark(
     model: Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")],
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of the test clip.")] = 10,
     runs: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 5,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER", help="Another model, measured in turn with this one."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Size, load time, peak memory and real-time factor of a model."""
-    from speechrnn.runtime.benchmark import measure
+    """Size, load time, latency, real-time factor, peak memory and operations of a model.
 
-    result = measure(model, seconds, runs)
+    In fresh processes and on one thread, TensorFlow too. With --compare both models are measured
+    in turn, round by round, and ratios are OTHER / MODEL.
+    """
+    from rich.progress import Progress
+
+    from speechrnn.runtime import benchmark as costs
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        result: costs.Cost | costs.Comparison
+        if compare is None:
+            result = costs.measure(model, seconds, runs, show)
+        else:
+            result = costs.compare(model, compare, seconds, runs, show)
     answer(result.to_dict(), result.table(), as_json)
 
 

@@ -215,7 +215,8 @@ def test_a_file_that_computes_something_else_is_not_written(exported, monkeypatc
 
 REPORT = gate.ExportReport(
     path="m.tflite", precision="int8", size_bytes=1_100_000, parameters=1_000_000,
-    operations=("ADD", "WHILE"), differences=(gate.Difference("whole", "a sound", 1.0, 0.1, 0.01, 0.01),),
+    operations=("ADD", "WHILE"),
+    differences=(gate.Difference("whole", "a sound", 1.0, 0.1, 0.01, 0.01),),
 )  # fmt: skip
 
 

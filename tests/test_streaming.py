@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,28 @@ def test_streams_of_one_recogniser_do_not_meet(device):
     alone = [recogniser.transcribe(waveform).confidence for waveform in waveforms]
     np.testing.assert_allclose(found, alone, atol=1e-5)
     assert min(np.diff(np.sort(alone))) > 1e-3
+
+
+def test_streams_and_recordings_in_several_threads_do_not_meet(device):
+    recogniser, _, _ = device
+    waveforms = [speech(16000 + 800 * seed, seed) for seed in range(4)]
+
+    def streamed(waveform):
+        stream = recogniser.stream(ONE_RESULT)
+        for start in range(0, len(waveform), 3000):
+            stream.feed(waveform[start : start + 3000])
+        return stream.finish().log_probs
+
+    alone = [call(w) for w in waveforms for call in (streamed, recogniser.log_probs)]
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(call, w)
+            for _ in range(3)
+            for w in waveforms
+            for call in (streamed, recogniser.log_probs)
+        ]
+    for call, expected in zip(calls, alone * 3, strict=True):
+        np.testing.assert_array_equal(call.result(), expected)
 
 
 def test_an_ended_stream_and_unusable_samples_are_refused(device):

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 
 from speechrnn.errors import UsageError
 from speechrnn.export.convert import convert
@@ -26,6 +25,7 @@ from speechrnn.export.gate import (
 from speechrnn.export.lowering import LOWERINGS, LoweredRecogniser
 from speechrnn.files import write_atomically
 from speechrnn.runtime import Recognizer, container
+from speechrnn.runtime.operations import operation_names
 from speechrnn.runtime.tensorflow import KerasRecognizer
 from speechrnn.specs import RecogniserSpec
 from speechrnn.training.run import Recording
@@ -69,7 +69,7 @@ def export_tflite(
             precision=precision,
             size_bytes=len(content),
             parameters=sum(int(np.prod(w.shape)) for w in model.trainable_variables),
-            operations=operations(flatbuffer),
+            operations=tuple(sorted(operation_names(flatbuffer))),
             differences=compare(exported, reference, recordings),
             latency_ms=spec.latency_ms if exported.streams else None,
             **error_rates(exported, reference, recordings),
@@ -92,18 +92,3 @@ def _convert(
     tf.saved_model.save(lowered, str(saved), signatures=signatures)
     flatbuffer = convert(saved, precision)
     return without_clipping(flatbuffer) if lowering == "fused" else flatbuffer
-
-
-def operations(flatbuffer: bytes) -> tuple[str, ...]:
-    """The names of the operations in a TFLite flatbuffer, sorted; custom ones by their own name."""
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}
-    model = schema.Model.GetRootAs(flatbuffer, 0)
-    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
-    return tuple(
-        sorted(
-            code.CustomCode().decode()
-            if code.BuiltinCode() == schema.BuiltinOperator.CUSTOM
-            else names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-            for code in codes
-        )
-    )
