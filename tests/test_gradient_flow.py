@@ -51,6 +51,16 @@ def test_walking_gives_the_networks_own_logits(cell, bidirectional):
     assert [(w.layer, w.direction) for w in walks] == order[:: 1 if bidirectional else 2]
 
 
+def test_models_in_chunks_are_refused_and_a_lookahead_is_walked():
+    batch = example()
+    model = recogniser(cell="gru", bidirectional=False, lookahead=2)
+    logits, _ = walk(model, batch["features"], batch["frames"])
+    expected = model(batch["features"], batch["frames"])
+    np.testing.assert_allclose(logits[1], expected[1], atol=1e-5)
+    with pytest.raises(ModelError, match=r"model\.chunk=0"):
+        walk(recogniser(cell="gru", chunk=3), batch["features"], batch["frames"])
+
+
 def ctc(logits, labels):
     """-log p by the forward recursion of Graves et al. 2006, in float64, and its derivative by
     central differences: (frames, symbols) both."""

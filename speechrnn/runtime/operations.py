@@ -50,7 +50,8 @@ def multiply_adds(spec: RecogniserSpec) -> float:
 
     Convolutions, projections of the layers' inputs, recurrent products and logits; features,
     element-wise products and normalisation are left out. A clockwork's module of period T
-    computes at one frame of T (Koutnik et al. 2014).
+    computes at one frame of T (Koutnik et al. 2014); a model in chunks computes the frames behind
+    each of them, too.
     """
     model, alphabet = spec.model, spec.alphabet.size
     directions = 2 if model.bidirectional else 1
@@ -59,6 +60,8 @@ def multiply_adds(spec: RecogniserSpec) -> float:
     for i in range(model.layers):
         recurrent += directions * _recurrent_layer(model, inputs, bottom=i == 0)
         inputs = directions * model.units
+    if model.chunk:
+        recurrent *= (model.chunk + model.right_context) / model.chunk
     return subsampling + (recurrent + inputs * alphabet) / spec.seconds_per_output_frame
 
 
