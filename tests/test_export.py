@@ -321,6 +321,26 @@ def test_savedmodel_runs_without_speechrnn_and_batch_mates_change_nothing(served
     assert found["text"][0] and not found["text"][2] and not found["text"][4]
 
 
+def test_tensorflows_own_command_runs_the_savedmodel(served, tmp_path):
+    out, reference = served
+    waveform = speech(1.1)
+    np.save(tmp_path / "waveform.npy", waveform[None])
+    np.save(tmp_path / "lengths.npy", np.array([len(waveform)], np.int32))
+    command = [
+        Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", out,
+        "--tag_set", "serve", "--signature_def", "serving_default", "--inputs",
+        f"waveform={tmp_path / 'waveform.npy'};lengths={tmp_path / 'lengths.npy'}",
+        "--outdir", tmp_path,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone = reference.transcribe(waveform)
+    assert str([alone.text.encode()]) in done.stdout
+    np.testing.assert_allclose(
+        np.load(tmp_path / "log_probs.npy")[0], alone.log_probs, rtol=1e-4, atol=1e-5
+    )
+
+
 def test_savedmodel_serves_any_batch_size_and_length(served):
     serve = tf.saved_model.load(str(served[0])).signatures["serving_default"]
     for batch, samples in ((1, 0), (3, 4000), (2, 16000)):

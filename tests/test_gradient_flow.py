@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from speechrnn import model as network
-from speechrnn.errors import MissingExtra
+from speechrnn.errors import MissingExtra, ModelError
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec
 from speechrnn.training.gradient_flow import gradient_flow, plot, walk
 
