@@ -7,15 +7,18 @@ model, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from speechrnn.errors import DataError, MissingExtra, SpeechRNNError
@@ -38,6 +41,7 @@ app = typer.Typer(
 console = Console(stderr=True, soft_wrap=True)
 
 REFUSED, INTERRUPTED = 1, 130  # exit codes beside those of ``errors``
+SHORT_WAIT = 2.0  # seconds without a bar
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/an4.yaml.")]
 Overrides = Annotated[
@@ -261,7 +265,8 @@ def transcribe(
     failed = 0
     for path in recordings:
         try:
-            heard = recogniser.transcribe(path)
+            with _progress(path) as advance:
+                heard = recogniser.transcribe(path, advance)
         except DataError as error:
             failed += 1
             complain(str(error))
@@ -288,6 +293,29 @@ def transcribe(
         raise DataError(f"{failed} of {len(recordings)} recordings could not be transcribed")
 
 
+@contextlib.contextmanager
+def _progress(path: Path) -> Iterator[Callable[[float], None]]:
+    """What to call with the seconds of a recording that are done; a bar where it takes long."""
+    from rich.progress import Progress
+
+    from speechrnn import audio
+
+    begun = time.monotonic()
+    with contextlib.ExitStack() as shown:
+        bar: Progress | None = None
+
+        def advance(seconds: float) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() - begun < SHORT_WAIT:
+                return
+            if bar is None:
+                bar = shown.enter_context(Progress(console=console, transient=True))
+                bar.add_task(escape(path.name), total=audio.promised_seconds(path))
+            bar.update(bar.task_ids[0], completed=seconds)
+
+        yield advance
+
+
 def _transcribe_live(
     recogniser: Any, path: Path, rate: int, timestamps: bool, as_json: bool
 ) -> None:
@@ -299,7 +327,7 @@ def _transcribe_live(
     if path == Path("-"):
         pieces = live.raw_pcm(sys.stdin.buffer, rate, sample_rate)
     else:
-        pieces = live.cut(audio.load(path, sample_rate), sample_rate)
+        pieces = live.cut(audio.blocks(path, sample_rate), sample_rate)
     with console.status("listening") as status:
         for heard in live.listen(stream, pieces):
             if as_json:

@@ -11,6 +11,7 @@ from speechrnn.errors import ModelError
 from speechrnn.runtime.recognizer import BaseRecognizer, Recognizer
 from speechrnn.runtime.results import TimedWord, Transcript
 from speechrnn.runtime.streaming import Endpoint, Heard, Stream
+from speechrnn.runtime.windows import Windows
 
 __all__ = [
     "BaseRecognizer",
@@ -20,6 +21,7 @@ __all__ = [
     "Stream",
     "TimedWord",
     "Transcript",
+    "Windows",
     "default_model",
     "open_model",
 ]

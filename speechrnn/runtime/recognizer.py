@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,37 +18,56 @@ from speechrnn.errors import ModelError
 from speechrnn.runtime import container
 from speechrnn.runtime.results import Transcript, timed_words
 from speechrnn.runtime.streaming import Endpoint, State, Stream
-from speechrnn.runtime.waveform import checked_waveform
+from speechrnn.runtime.waveform import checked_blocks
+from speechrnn.runtime.windows import Windows, beginning, cut, of_length
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import Alphabet
+
+Progress = Callable[[float], None]
 
 
 class BaseRecognizer(ABC):
     """What every form of a trained model offers; a form supplies ``_posteriors``.
 
     ``kind`` names the form; ``spec`` and ``card`` describe the model, ``alphabet`` reads its
-    labels.
+    labels. ``windows`` says from which length on a recording is computed in parts.
     """
 
     kind: ClassVar[str]
+    windows: Windows = Windows()
 
     def __init__(self, spec: RecogniserSpec, card: dict[str, Any]):
         self.spec = spec
         self.card = card
         self.alphabet = Alphabet(spec.alphabet)
 
-    def transcribe(self, source: np.ndarray | str | Path) -> Transcript:
+    def transcribe(
+        self, source: np.ndarray | str | Path, progress: Progress | None = None
+    ) -> Transcript:
         """A waveform, as ``log_probs`` takes it, or the path of a recording -> its text.
+
+        A recording of any length: a long one is decoded and computed in parts, in the memory
+        that ``windows.whole_s`` takes and 14 MB an hour for the posteriors of 28 labels.
+
+        Args:
+            progress: called with the seconds of the recording that are done, after each part.
 
         Raises:
             AudioError: the recording or the waveform cannot be used.
         """
         rate = self.spec.features.sample_rate
-        waveform = audio.load(source, rate) if isinstance(source, str | Path) else source
-        waveform = checked_waveform(waveform)
-        log_probs = self.log_probs(waveform)
+        given = audio.blocks(source, rate) if isinstance(source, str | Path) else iter([source])
+        samples = 0
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal samples
+            for block in itertools.chain.from_iterable(map(checked_blocks, given)):
+                samples += len(block)
+                yield block
+
+        log_probs = self._joined(counted(), progress)
+        duration = samples / rate
         heard = greedy(log_probs, self.alphabet)
-        duration = len(waveform) / rate
         return Transcript(
             text=heard.text,
             words=timed_words(heard, self.spec, duration),
@@ -59,15 +80,37 @@ class BaseRecognizer(ABC):
         """(samples,) at the model's sample rate -> (frames, alphabet size) float32.
 
         Natural logarithms of the posteriors, label 0 the blank. Floats lie in [-1, 1]; int16 is
-        scaled. Less than one window of samples gives no frames, and so no text.
+        scaled. Less than one window of samples gives no frames, and so no text. What is longer
+        than ``windows.whole_s`` is computed in parts, see ``Windows``; the number of frames is
+        ``spec.output_frames(samples)`` in any case.
 
         Raises:
             AudioError: another shape or dtype, non-finite or unscaled samples.
         """
-        waveform = checked_waveform(waveform)
-        if self.spec.features.frames(len(waveform)) == 0:
-            return np.zeros([0, self.spec.alphabet.size], np.float32)
-        return self._posteriors(waveform)
+        return self._joined(checked_blocks(waveform))
+
+    def _joined(self, blocks: Iterable[np.ndarray], progress: Progress | None = None) -> np.ndarray:
+        """The log_probs of a recording in checked float32 blocks of any length."""
+        whole = round(self.windows.whole_s * self.spec.features.sample_rate)
+        waveform, rest = beginning(blocks, whole)
+        if rest is not None:
+            parts = self._in_parts(waveform, rest)
+        elif self.spec.features.frames(len(waveform)) > 0:
+            parts = iter([self._posteriors(waveform)])
+        else:
+            parts = iter(())
+        joined, frames = [np.zeros([0, self.spec.alphabet.size], np.float32)], 0
+        for part in parts:
+            joined.append(part)
+            frames += len(part)
+            if progress:
+                progress(frames * self.spec.seconds_per_output_frame)
+        return np.concatenate(joined)
+
+    def _in_parts(self, waveform: np.ndarray, rest: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The log_probs of a recording that begins with ``waveform``, part by part."""
+        for window, kept in cut(waveform, rest, self.spec, self.windows):
+            yield self._posteriors(window)[kept].copy()  # not a view that keeps the context alive
 
     def stream(self, endpoint: Endpoint | None = None) -> Stream:
         """A recording to be heard while it goes on: ``feed`` it pieces, then ``finish``.
@@ -131,6 +174,13 @@ class Recognizer(BaseRecognizer):
     def _posteriors(self, waveform: np.ndarray) -> np.ndarray:
         with self._lock:
             return self._run(waveform=waveform)["log_probs"]
+
+    def _in_parts(self, waveform: np.ndarray, rest: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """What streams loses nothing at the parts' ends: together they are the whole."""
+        if self._step is None:
+            return super()._in_parts(waveform, rest)
+        piece = round(self.windows.kept_s * self.spec.features.sample_rate)
+        return self.stream().log_probs(of_length(piece, waveform, rest))
 
     def stream(self, endpoint: Endpoint | None = None) -> Stream:
         if self._step is None:

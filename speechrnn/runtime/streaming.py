@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +96,24 @@ class Stream:
         if self._spec.output_frames(self._samples) > self._frames:
             self._advance(final=True)
         return self._heard(is_final=True)
+
+    def log_probs(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """A whole recording in checked float32 blocks -> its posteriors piece by piece, without
+        results and endpoints; ends the stream.
+
+        Together (frames, alphabet size) of the recording. Shorter blocks than a frame will do.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        self._refuse_ended()
+        for block in blocks:
+            self._receive(block)
+            if self._frames_ready() > 0:
+                self._advance(final=False)
+                piece, self._log_probs = self._log_probs, self._log_probs[:0]
+                yield piece
+        yield self.finish().log_probs
 
     def _refuse_ended(self) -> None:
         if self._ended:
