@@ -242,6 +242,9 @@ def transcribe(
     rate: Annotated[
         int, typer.Option(help="With --stream: Hz of the raw 16-bit mono samples on stdin.")
     ] = 16_000,
+    reject: Annotated[
+        bool, typer.Option("--reject/--no-reject", help="Leave out what sounds like noise.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
@@ -254,7 +257,7 @@ def transcribe(
     """
     from speechrnn.runtime import default_model, open_model
 
-    recogniser = open_model(model or default_model())
+    recogniser = open_model(model or default_model(), reject)
     if stream:
         for path in recordings:
             _transcribe_live(recogniser, path, rate, timestamps, as_json)
@@ -279,11 +282,13 @@ def transcribe(
                 "confidence": heard.confidence,
                 "duration_s": heard.duration_s,
                 "words": [dataclasses.asdict(word) for word in heard.words],
+                "rejected": heard.rejected,
             }
         )
+        _tell_rejected(path, heard.rejected)
         if not as_json:
             print(f"{path}\t{heard.text}" if len(recordings) > 1 else heard.text)
-            if not heard.text:
+            if not heard.text and not heard.rejected:
                 console.print(f"{path}: nothing was heard", markup=False, highlight=False)
             if timestamps:
                 _print_times(heard.words)
@@ -347,6 +352,17 @@ def _transcribe_live(
                 if timestamps:
                     _print_times(heard.words)
             sys.stdout.flush()  # for whoever reads along
+    _tell_rejected(path, stream.rejected)
+
+
+def _tell_rejected(path: Path, stretches: int) -> None:
+    if stretches:
+        noun = "stretch was" if stretches == 1 else "stretches were"
+        console.print(
+            f"{path}: {stretches} {noun} taken for noise; --no-reject writes what was heard",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _print_times(words: Iterable[Any]) -> None:

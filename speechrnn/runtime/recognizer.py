@@ -14,6 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from speechrnn import audio
 from speechrnn.decoding.greedy import greedy
+from speechrnn.decoding.rejection import Rejection, without_noise
 from speechrnn.errors import ModelError
 from speechrnn.runtime import container
 from speechrnn.runtime.results import Transcript, timed_words
@@ -30,7 +31,8 @@ class BaseRecognizer(ABC):
     """What every form of a trained model offers; a form supplies ``_posteriors``.
 
     ``kind`` names the form; ``spec`` and ``card`` describe the model, ``alphabet`` reads its
-    labels. ``windows`` says from which length on a recording is computed in parts.
+    labels. ``windows`` says from which length on a recording is computed in parts; ``rejection``
+    which stretches are taken for noise, from the card: None rejects nothing.
     """
 
     kind: ClassVar[str]
@@ -40,6 +42,8 @@ class BaseRecognizer(ABC):
         self.spec = spec
         self.card = card
         self.alphabet = Alphabet(spec.alphabet)
+        rejection = card.get("rejection")
+        self.rejection = rejection and Rejection.from_dict(rejection)
 
     def transcribe(
         self, source: np.ndarray | str | Path, progress: Progress | None = None
@@ -67,13 +71,17 @@ class BaseRecognizer(ABC):
 
         log_probs = self._joined(counted(), progress)
         duration = samples / rate
-        heard = greedy(log_probs, self.alphabet)
+        heard, rejected = greedy(log_probs, self.alphabet), 0
+        if self.rejection:
+            frame = self.spec.seconds_per_output_frame
+            heard, rejected = without_noise(heard, log_probs, self.rejection, frame)
         return Transcript(
             text=heard.text,
             words=timed_words(heard, self.spec, duration),
             confidence=heard.confidence,
             duration_s=duration,
             log_probs=log_probs,
+            rejected=rejected,
         )
 
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:
@@ -149,15 +157,20 @@ class Recognizer(BaseRecognizer):
     Runs on one thread, which is fastest for a recurrent network. Several threads may share one
     recogniser; they take turns.
 
+    Args:
+        reject: leave out what the model's card says is noise, see ``rejection``.
+
     Raises:
         ModelError: the file is missing, foreign or damaged.
     """
 
     kind = "tflite"
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, reject: bool = True):
         loaded = container.read(path)
         super().__init__(loaded.spec, loaded.card)
+        if not reject:
+            self.rejection = None
         try:
             self._interpreter = Interpreter(model_content=loaded.model_bytes, num_threads=1)
             self._run = self._interpreter.get_signature_runner("transcribe")
@@ -185,7 +198,9 @@ class Recognizer(BaseRecognizer):
     def stream(self, endpoint: Endpoint | None = None) -> Stream:
         if self._step is None:
             return super().stream(endpoint)
-        return Stream(self.spec, self._first_state(), self._stepped, endpoint or Endpoint())
+        return Stream(
+            self.spec, self._first_state(), self._stepped, endpoint or Endpoint(), self.rejection
+        )
 
     def _first_state(self) -> State:
         inputs = self._step.get_input_details()
