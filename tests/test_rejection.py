@@ -2,11 +2,14 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +17,7 @@ from speechrnn.corpora import noise
 from speechrnn.decoding.greedy import greedy
 from speechrnn.decoding.rejection import Rejection, doubt, stretches, without_noise, word_doubts
 from speechrnn.errors import ModelError, ScoringError
-from speechrnn.evaluation.rejection import tune
+from speechrnn.evaluation.rejection import false_words, tune
 from speechrnn.runtime import Endpoint, Recognizer, Stream, container, open_model
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
 from speechrnn.text import Alphabet
@@ -189,12 +192,22 @@ def test_tuning_loses_as_many_right_words_as_it_may():
     found = tune(Scripted(answers, clips), utterances[:-1], noise_minutes=1, most_lost=0.02)
     assert (found.dev_words_right, found.dev_words_lost) == (200, 4)
     assert found.most_doubt == pytest.approx(0.98, abs=1e-3)
-    assert found.noise_hours == pytest.approx(1 / 60)
+    assert found.noise_hours == pytest.approx(1 / 60, abs=5e-4)  # kept to 4 s
     # Six clips, each of the three twice: three words each; two, none and none of the pairs pass.
     assert found.false_words_per_hour_before == pytest.approx(18 * 60)
     assert found.false_words_per_hour == pytest.approx((2 * 2 + 6) * 60)
     none = tune(Scripted(answers, clips), utterances[:-1], noise_minutes=1, most_lost=0)
     assert none.dev_words_lost == 0 and none.most_doubt == pytest.approx(1, abs=1e-3)
+
+
+def test_false_words_are_counted_by_kind():
+    clips = [posteriors(*of_doubt([A, SPACE, B], d)) for d in (0.2, 0.4, 0.9)]
+    sounds = [(name, np.zeros(2 * RATE, np.float32)) for name in ("hum", "rain", "hum")]
+    found = false_words(Scripted({}, clips), 0.5, sounds)
+    assert found.keys() == {"hum", "rain"}
+    assert (found["hum"].words, found["hum"].passed) == (4, 2)
+    assert (found["rain"].words, found["rain"].passed) == (2, 2)
+    assert found["hum"].hours == pytest.approx(4 / 3600)
 
 
 def test_tuning_wants_a_word_that_is_right():
@@ -350,6 +363,26 @@ def test_the_runs_recogniser_rejects_too(files):
     quiet = SimpleNamespace(trainable_variables=[])  # is not called
     card = {"rejection": files[1].to_dict()}
     assert KerasRecognizer(quiet, SPEC, card).rejection == files[1]
+
+
+def test_the_pipeline_puts_a_limit_into_the_card(files, tmp_path):
+    model, clip = tmp_path / "m.tflite", files[0] / "bursts.wav"
+    model.write_bytes((files[0] / "all.tflite").read_bytes())
+    # All that this model can be right in is what it says.
+    text = Recognizer(model).transcribe(clip).text
+    (tmp_path / "m.tsv").write_text(f"path\ttext\tsplit\n{clip}\t{text}\tdev\n")
+    script = [sys.executable, str(REPOSITORY / "pipelines" / "reject_noise.py")]
+    command = [*script, str(model), str(tmp_path / "m.tsv"), "--minutes", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Recognizer(model).rejection is None
+    done = subprocess.run([*command, "--write"], capture_output=True, text=True)
+    found = Recognizer(model).rejection
+    assert found.dev_words_right == len(text.split()) and found.dev_words_lost == 0
+    assert f"limit {found.most_doubt:.3f} nats" in done.stdout
+    assert "bells *" in done.stdout and "speech backwards *" in done.stdout
+    done = subprocess.run([*command, "--split", "test"], capture_output=True, text=True)
+    assert (done.returncode, "no split 'test'" in done.stderr) == (3, True)
 
 
 @pytest.mark.parametrize("kind", [*noise.KINDS, *noise.OTHER_KINDS])
