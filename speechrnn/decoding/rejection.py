@@ -17,6 +17,8 @@ from speechrnn.decoding.greedy import Hypothesis, Token
 from speechrnn.errors import ModelError
 from speechrnn.text import BLANK
 
+_FRAMES = 4096  # at a time: a stretch may be an hour long
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -84,9 +86,13 @@ def doubt(log_probs: np.ndarray, stretch: Sequence[Token]) -> float:
     entropy of all frames or those of symbols, symbols a second) none let less noise through that
     lost as few words, and it favours neither long stretches nor short ones.
     """
-    logs = log_probs[stretch[0].start_frame : stretch[-1].end_frame].astype(np.float64)
-    logs = np.maximum(logs, -100)  # a posterior of 0 has no doubt in it, and no logarithm
-    return float(-(np.exp(logs) * logs).sum() / len(stretch))
+    nats = 0.0
+    for start in range(stretch[0].start_frame, stretch[-1].end_frame, _FRAMES):
+        stop = min(start + _FRAMES, stretch[-1].end_frame)
+        logs = log_probs[start:stop].astype(np.float64)
+        logs = np.maximum(logs, -100)  # a posterior of 0 has no doubt in it, and no logarithm
+        nats -= float((np.exp(logs) * logs).sum())
+    return nats / len(stretch)
 
 
 def word_doubts(
