@@ -43,7 +43,7 @@ test-device: $(DEVICE)/.installed  ## the device side, installed without TensorF
 	$(DEVICE)/bin/python -m pip install --quiet --no-deps --force-reinstall .
 	@! $(DEVICE)/bin/python -c "import tensorflow" 2>/dev/null \
 	    || { echo "the base install brought TensorFlow: see DEVICE in setup.py" >&2; exit 1; }
-	$(DEVICE)/bin/pytest --noconftest -rs tests/test_device_install.py
+	$(DEVICE)/bin/pytest --noconftest -rsP tests/test_device_install.py
 
 notebook: .venv/.installed  ## run every notebook
 	$(foreach notebook,$(NOTEBOOKS),$(BIN)/jupyter-execute $(notebook) &&) true

@@ -38,6 +38,7 @@ from speechrnn.data.dataset import recogniser_spec
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import RecipeError, SpeechRNNError, UsageError
 from speechrnn.files import write_atomically
+from speechrnn.runtime.operations import multiply_adds
 from speechrnn.training import run, threads, train
 from speechrnn.training.display import history
 
@@ -182,7 +183,7 @@ def train_row(comparison: Comparison, cell: str) -> None:
             "cell": cell,
             "units": plan["units"],
             "parameters": plan["parameters"],
-            "multiply_adds_per_second": network_size.multiply_adds(best.spec),
+            "multiply_adds_per_second": multiply_adds(best.spec),
             "learning_rate": recipe.training.learning_rate,
             "epochs": last["epoch"] + 1,
             "epochs_planned": plan["epochs"],

@@ -39,9 +39,15 @@ def train_and_export(recipe: Recipe) -> dict[str, Path]:
         "float32": recipe.output / f"{recipe.name}-float32.tflite",
         "int8": recipe.output / f"{recipe.name}-int8.tflite",
     }
-    export_savedmodel(trained.model, trained.spec, trained.card, forms["savedmodel"])
+    model, recordings = (
+        (trained.model, trained.spec, trained.card),
+        run.dev_recordings(recipe.output),
+    )
+    forms["savedmodel"] = Path(
+        export_savedmodel(*model, forms["savedmodel"], recordings=recordings).path
+    )
     for precision in ("float32", "int8"):
-        export_tflite(trained.model, trained.spec, trained.card, forms[precision], precision)
+        export_tflite(*model, forms[precision], precision, recordings)
     return forms
 
 

@@ -192,20 +192,44 @@ def evaluate(
     epilog=examples(
         "speechrnn export runs/an4 an4.tflite",
         "speechrnn export runs/an4 an4-float32.tflite --precision float32",
-        "speechrnn export runs/an4 an4-savedmodel --format savedmodel",
+        "speechrnn export runs/an4 live.tflite --chunk 16 --right-context 16",
+        "speechrnn export runs/an4 an4-fused.tflite --lowering fused",
+        "speechrnn export runs/an4 served --format savedmodel",
     )
 )
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    out: Annotated[Path, typer.Argument(help="The .tflite file or SavedModel directory to make.")],
+    out: Annotated[
+        Path, typer.Argument(help="The .tflite file to make, or a folder for a SavedModel.")
+    ],
     form: Annotated[str, typer.Option("--format", help="tflite or savedmodel.")] = "tflite",
     precision: Annotated[
         str, typer.Option(help="Of a .tflite's weights: float32, float16 or int8.")
     ] = "int8",
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Let a bidirectional model stream, so many output frames at a time. (A frame "
+            "lasts model.time_stride * features.hop_ms: 30 ms in configs/an4.yaml.)",
+        ),
+    ] = None,
+    right_context: Annotated[
+        int, typer.Option(min=0, help="With --chunk: output frames that it reads behind a chunk.")
+    ] = 0,
+    lowering: Annotated[
+        str,
+        typer.Option(
+            help="Of a .tflite's recurrence: nested loops, or the fused operation "
+            "UNIDIRECTIONAL_SEQUENCE_LSTM, for tools that need it: slower, no streaming, lstm only."
+        ),
+    ] = "nested",
 ) -> None:
     """Write a trained model as one file for a device, or as a SavedModel for a server.
 
-    Nothing is written that does not compute what the trained model computes.
+    Nothing is written that does not compute what the trained model computes, on generated sounds
+    and on the run's own dev recordings; the report is saved beside it. A SavedModel goes into a
+    numbered folder, OUT/1 at first, as TensorFlow Serving wants it.
     """
     if form not in ("tflite", "savedmodel"):
         raise typer.BadParameter(f"{form!r}; choose tflite or savedmodel", param_hint="--format")
@@ -213,27 +237,42 @@ def export(
         raise typer.BadParameter(
             f"{precision!r}; choose float32, float16 or int8", param_hint="--precision"
         )
-    trained = needs_training_extra("exporting", "speechrnn.training.run").load(run)
-    if form == "savedmodel":
-        from speechrnn.export.savedmodel import export_savedmodel
+    if lowering not in ("nested", "fused"):
+        raise typer.BadParameter(f"{lowering!r}; choose nested or fused", param_hint="--lowering")
+    if right_context and chunk is None:
+        raise typer.BadParameter("it needs --chunk", param_hint="--right-context")
+    runs = needs_training_extra("exporting", "speechrnn.training.run")
+    trained, recordings = runs.load(run), runs.dev_recordings(run)
+    with console.status("converting, then comparing with the trained model"):
+        if chunk is not None:
+            from speechrnn.export.chunked import in_chunks
 
-        export_savedmodel(trained.model, trained.spec, trained.card, out)
-    else:
-        from speechrnn.export.tflite import export_tflite
+            trained = in_chunks(trained, chunk, right_context, recordings)
+        model = trained.model, trained.spec, trained.card
+        if form == "savedmodel":
+            from speechrnn.export.savedmodel import export_savedmodel
 
-        export_tflite(trained.model, trained.spec, trained.card, out, precision)
-    print(out)
+            report = export_savedmodel(*model, out, recordings=recordings)
+        else:
+            from speechrnn.export.tflite import export_tflite
+
+            report = export_tflite(*model, out, precision, recordings, lowering)
+    console.print(report.summary(), markup=False, highlight=False)
+    print(report.path)
 
 
 @app.command(
     epilog=examples(
         "speechrnn transcribe hello.wav",
         "speechrnn transcribe calls/a.mp3 calls/b.flac --model model.tflite --json",
+        "speechrnn transcribe --stream --microphone --model live.tflite",
         "arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe - --stream --model live.tflite",
     )
 )
 def transcribe(
-    recordings: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files.")],
+    recordings: Annotated[
+        list[Path] | None, typer.Argument(metavar="AUDIO...", help="Audio files.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Default: the shipped AN4 model.")] = None,
     timestamps: Annotated[bool, typer.Option(help="Print each word with its times.")] = False,
     stream: Annotated[
@@ -245,6 +284,12 @@ def transcribe(
     reject: Annotated[
         bool, typer.Option("--reject/--no-reject", help="Leave out what sounds like noise.")
     ] = True,
+    microphone: Annotated[
+        bool, typer.Option("--microphone", help="With --stream, instead of AUDIO.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="Which microphone; default: the system's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
@@ -253,17 +298,21 @@ def transcribe(
 
     With --stream each stretch of speech is a line, printed when a pause has ended it; what is
     heard until then is shown on stderr, with --json as objects whose "final" is false. AUDIO may
-    then be -, raw samples from stdin. It takes a model trained with model.bidirectional=false.
+    then be -, raw samples from stdin; --microphone listens until Ctrl-C instead. It takes a model
+    trained with model.bidirectional=false.
     """
     from speechrnn.runtime import default_model, open_model
 
+    recordings = recordings or []
+    _check_sources(recordings, stream, microphone, device)
     recogniser = open_model(model or default_model(), reject)
+    if microphone:
+        _transcribe_microphone(recogniser, device, timestamps, as_json)
+        return
     if stream:
         for path in recordings:
             _transcribe_live(recogniser, path, rate, timestamps, as_json)
         return
-    if Path("-") in recordings:
-        raise typer.BadParameter("- needs --stream", param_hint="AUDIO")
     results: list[dict[str, Any]] = []
     failed = 0
     for path in recordings:
@@ -321,6 +370,22 @@ def _progress(path: Path) -> Iterator[Callable[[float], None]]:
         yield advance
 
 
+def _check_sources(
+    recordings: list[Path], stream: bool, microphone: bool, device: str | None
+) -> None:
+    """Raise BadParameter unless it is clear what is to be heard."""
+    if microphone and recordings:
+        raise typer.BadParameter("give AUDIO or --microphone, not both", param_hint="AUDIO")
+    if not microphone and not recordings:
+        raise typer.BadParameter("give audio files, or --stream --microphone", param_hint="AUDIO")
+    if microphone and not stream:
+        raise typer.BadParameter("--microphone needs --stream", param_hint="--microphone")
+    if device is not None and not microphone:
+        raise typer.BadParameter("--device needs --stream --microphone", param_hint="--device")
+    if Path("-") in recordings and not stream:
+        raise typer.BadParameter("- needs --stream", param_hint="AUDIO")
+
+
 def _transcribe_live(
     recogniser: Any, path: Path, rate: int, timestamps: bool, as_json: bool
 ) -> None:
@@ -333,11 +398,38 @@ def _transcribe_live(
         pieces = live.raw_pcm(sys.stdin.buffer, rate, sample_rate)
     else:
         pieces = live.cut(audio.blocks(path, sample_rate), sample_rate)
+    _print_live(live.listen(stream, pieces), str(path), timestamps, as_json)
+    _tell_rejected(path, stream.rejected)
+
+
+def _transcribe_microphone(
+    recogniser: Any, device: str | None, timestamps: bool, as_json: bool
+) -> None:
+    from speechrnn.corpora.record import SoundDevice
+    from speechrnn.runtime import live
+
+    def report_loss(seconds: float) -> None:
+        console.print(
+            f"warning: sound was lost after {seconds:.1f} s; this machine did not keep up",
+            style="red",
+            highlight=False,
+        )
+
+    stream = recogniser.stream()
+    microphone = live.LiveMicrophone(
+        SoundDevice(device), recogniser.spec.features.sample_rate, report_loss
+    )
+    with live.first_interrupt(microphone.stop):
+        _print_live(live.listen(stream, microphone), "microphone", timestamps, as_json)
+    _tell_rejected("microphone", stream.rejected)
+
+
+def _print_live(results: Iterable[Any], path: str, timestamps: bool, as_json: bool) -> None:
     with console.status("listening") as status:
-        for heard in live.listen(stream, pieces):
+        for heard in results:
             if as_json:
                 found = {
-                    "path": str(path),
+                    "path": path,
                     "final": heard.is_final,
                     "text": heard.text,
                     "confidence": heard.confidence,
@@ -352,10 +444,9 @@ def _transcribe_live(
                 if timestamps:
                     _print_times(heard.words)
             sys.stdout.flush()  # for whoever reads along
-    _tell_rejected(path, stream.rejected)
 
 
-def _tell_rejected(path: Path, stretches: int) -> None:
+def _tell_rejected(path: Path | str, stretches: int) -> None:
     if stretches:
         noun = "stretch was" if stretches == 1 else "stretches were"
         console.print(
@@ -374,18 +465,39 @@ def _print_times(words: Iterable[Any]) -> None:
     epilog=examples(
         "speechrnn benchmark model.tflite",
         "speechrnn benchmark runs/an4 --seconds 30 --json",
+        "speechrnn benchmark float32.tflite --compare int8.tflite",
     )
 )
 def benchmark(
     model: Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")],
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of the test clip.")] = 10,
     runs: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 5,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER", help="Another model, measured in turn with this one."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Size, load time, peak memory and real-time factor of a model."""
-    from speechrnn.runtime.benchmark import measure
+    """Size, load time, latency, real-time factor, peak memory and operations of a model.
 
-    result = measure(model, seconds, runs)
+    In fresh processes and on one thread, TensorFlow too. With --compare both models are measured
+    in turn, round by round, and ratios are OTHER / MODEL.
+    """
+    from rich.progress import Progress
+
+    from speechrnn.runtime import benchmark as costs
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        result: costs.Cost | costs.Comparison
+        if compare is None:
+            result = costs.measure(model, seconds, runs, show)
+        else:
+            result = costs.compare(model, compare, seconds, runs, show)
     answer(result.to_dict(), result.table(), as_json)
 
 

@@ -60,14 +60,32 @@ class Recogniser(keras.Model):
         self.dropouts = [
             keras.layers.Dropout(model.dropout, seed=seed + i) for i in range(model.layers + 1)
         ]
+        self.lookahead = layers.Lookahead(model.lookahead) if model.lookahead else None
         self.logits = keras.layers.Dense(spec.alphabet.size)
 
     def call(self, features: tf.Tensor, frames: tf.Tensor, training: bool = False) -> tf.Tensor:
+        model = self.spec.model
         x = self.subsampling(features, frames)
         x = self.dropouts[0](x, training=training)
-        valid = tf.sequence_mask(output_frames(frames, self.spec.model), tf.shape(x)[1])
+        lengths, most = output_frames(frames, model), tf.shape(x)[1]
+        if model.chunk:
+            x = layers.chunks.cut(x, model.chunk, model.right_context)
+        x = self.stack(x, lengths, training)
+        if model.chunk:
+            x = layers.chunks.joined(x, model.chunk, most)
+        if self.lookahead:
+            x = self.lookahead(x, mask=tf.sequence_mask(lengths, most))
+        return self.logits(x)
+
+    def stack(self, x: tf.Tensor, lengths: tf.Tensor, training: bool) -> tf.Tensor:
+        """The recurrent layers, each with what follows it: (batch, frames, width), or in chunks."""
+        model = self.spec.model
+        valid = None if model.chunk else tf.sequence_mask(lengths, tf.shape(x)[1])
         for i, layer in enumerate(self.recurrent):
-            x = layer(x, mask=valid)
+            if model.chunk:
+                x = layers.chunks.latency_controlled(layer, x, lengths, model.chunk)
+            else:
+                x = layer(x, mask=valid)
             if hands_up_cells(self.spec.model, i):
                 x, cells = layers.split_cells(x, self.spec.model.units)
             if self.norms:
@@ -75,7 +93,7 @@ class Recogniser(keras.Model):
             x = self.dropouts[i + 1](x, training=training)
             if hands_up_cells(self.spec.model, i):
                 x = tf.concat([x, cells], axis=-1)
-        return self.logits(x)
+        return x
 
 
 def hands_up_cells(model: ModelSpec, layer: int) -> bool:

@@ -99,6 +99,8 @@ class Recipe(Section):
 
     name: str
     output: Path
+    corpus: str | None = None  # what the recordings are; travels with the model, as their licence
+    licence: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataSection
     text: TextRules = TextRules()

@@ -142,10 +142,31 @@ class ModelSpec:
     conv_channels: int = 32
     dropout: float = 0.3  # after the subsampling and after every recurrent layer
     layer_norm: bool = True  # after every recurrent layer
+    # What a model waits for before it writes a frame, in output frames of time_stride * hop_ms. A
+    # layer of both directions waits for the recording's end, unless it has chunks.
+    lookahead: int = 0  # frames behind its own that a one-way model's last convolution reads
+    chunk: int = 0  # frames that a two-way model writes at a time; 0: all
+    right_context: int = 0  # frames behind a chunk that it reads
 
     def __post_init__(self) -> None:
         for name in ("units", "layers", "time_stride", "conv_channels"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; at least 1")
+        for name in ("lookahead", "chunk", "right_context"):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; at least 0")
+        _require(
+            self.lookahead == 0 or not self.bidirectional,
+            f"lookahead is {self.lookahead} in a bidirectional model, which sees what follows "
+            "anyway; set bidirectional to false, or chunk and right_context",
+        )
+        _require(
+            self.chunk == 0 or self.bidirectional,
+            f"chunk is {self.chunk} in a model of one direction, which needs none to stream; set "
+            "bidirectional to true, or lookahead",
+        )
+        _require(
+            self.right_context == 0 or self.chunk > 0,
+            f"right_context is {self.right_context} without chunks; set chunk",
+        )
         _require(0 <= self.dropout < 1, f"dropout is {self.dropout}; 0 to below 1")
         _require(
             self.subsampling == "stack" or self.time_stride in CONVOLUTION_STRIDES,
@@ -164,6 +185,14 @@ class ModelSpec:
     def output_frames(self, feature_frames: int) -> int:
         """Logit frames that ``feature_frames`` give: the ceiling of frames / time_stride."""
         return -(-feature_frames // self.time_stride)
+
+    def complete_frames(self, feature_frames: int) -> int:
+        """Logit frames that no further feature frame can change, of a recording that goes on: a
+        model that streams has written so many."""
+        ready = (feature_frames - 1 - self.context[1]) // self.time_stride + 1
+        if self.chunk:
+            return max(0, ready - self.right_context) // self.chunk * self.chunk
+        return max(0, ready - self.lookahead)
 
     @property
     def context(self) -> tuple[int, int]:
@@ -200,7 +229,19 @@ class RecogniserSpec:
     @property
     def streams(self) -> bool:
         """Whether text can be had before the recording ends."""
-        return not self.model.bidirectional and self.statistics is not None
+        one_way = not self.model.bidirectional or self.model.chunk > 0
+        return one_way and self.statistics is not None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """How long a stream may wait before it writes a frame: from the end of the frame's own
+        audio until all is heard that it reads. None: until the recording ends."""
+        if not self.streams:
+            return None
+        model, hop_ms = self.model, 1000 * self.features.hop_samples / self.features.sample_rate
+        frames = max(0, model.chunk - 1) + model.right_context + model.lookahead
+        behind = frames * model.time_stride + model.context[1] - (model.time_stride - 1)
+        return behind * hop_ms + self.features.window_ms - hop_ms
 
     @property
     def carried_samples(self) -> int:

@@ -576,13 +576,13 @@ def test_benchmarking_a_run_without_tensorflow_is_an_error_of_usage(trained):
     # What is measured is a process of its own, which must say so to the one that started it.
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({TRAINING!r}))\n"
-        "from speechrnn.runtime import benchmark\n"
-        "sys.exit(benchmark.main(sys.argv[1], '1', '1'))"
+        "from speechrnn.runtime import benchmark_process\n"
+        "sys.exit(benchmark_process.main(0.0, sys.argv[1], '1'))"
     )
     command = [sys.executable, "-c", script, str(trained)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 2
-    assert "needs the extra [train]" in json.loads(done.stdout)
+    assert "needs the extra [train]" in json.loads(done.stdout)["error"]
 
 
 def test_training_without_tensorflow_alone_names_the_extra(trained):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechrnn.errors import UsageError
+from speechrnn.runtime.operations import multiply_adds
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec
 from speechrnn.training.display import history
 
@@ -46,14 +47,13 @@ def recogniser(**model):
     )
 
 
-def test_multiply_adds_of_an_lstm_are_those_counted_by_hand(pipeline):
+def test_multiply_adds_of_an_lstm_are_those_counted_by_hand():
     """50 frames a second of 2 x 10 mels; 4 gates of 8 units; two directions; 4 labels."""
-    count = pipeline("network_size").multiply_adds
     first = 2 * 4 * 8 * (20 + 8)
     second = 2 * 4 * 8 * (16 + 8)
-    assert count(recogniser()) == pytest.approx(50 * (first + second + 16 * 4))
+    assert multiply_adds(recogniser()) == pytest.approx(50 * (first + second + 16 * 4))
     one_way = 4 * 8 * (20 + 8) + 4 * 8 * (8 + 8) + 8 * 4
-    assert count(recogniser(bidirectional=False)) == pytest.approx(50 * one_way)
+    assert multiply_adds(recogniser(bidirectional=False)) == pytest.approx(50 * one_way)
 
 
 @settings(deadline=None)
@@ -64,29 +64,28 @@ def test_multiply_adds_of_an_lstm_are_those_counted_by_hand(pipeline):
 )
 def test_a_clockwork_multiplies_less_than_a_simple_rnn_of_its_size(periods, width, bidirectional):
     size = {"units": width * len(periods), "bidirectional": bidirectional}
-    count = load_pipeline("network_size").multiply_adds
     clockwork = recogniser(cell="clockwork", periods=tuple(periods), **size)
-    assert count(clockwork) < count(recogniser(cell="simple_rnn", **size))
+    assert multiply_adds(clockwork) < multiply_adds(recogniser(cell="simple_rnn", **size))
 
 
-def test_multiply_adds_of_convolutions_are_those_counted_by_hand(pipeline):
+def test_multiply_adds_of_convolutions_are_those_counted_by_hand():
     """100 frames of 10 mels -> at stride 3 100/3 of 5 x 4 channels -> 100/3 of 3 x 4 channels."""
     spec = recogniser(subsampling="conv", time_stride=3, conv_channels=4, layers=1)
     convolutions = 5 * 4 * 9 + 3 * 4 * 9 * 4
     recurrent = 2 * 4 * 8 * (12 + 8) + 16 * 4
     expected = (convolutions + recurrent) * 100 / 3
-    assert pipeline("network_size").multiply_adds(spec) == pytest.approx(expected)
+    assert multiply_adds(spec) == pytest.approx(expected)
 
 
-def test_a_clockworks_module_counts_at_the_frames_it_is_active(pipeline):
+def test_a_clockworks_module_counts_at_the_frames_it_is_active():
     """Modules of 4 units, periods 1 and 4: the first reads 8 units, the slow one its own 4."""
     spec = recogniser(cell="clockwork", periods=(1, 4), layers=1, bidirectional=False)
     frame = 4 * (20 + 8) + 4 * (20 + 4) / 4 + 8 * 4
-    assert pipeline("network_size").multiply_adds(spec) == pytest.approx(50 * frame)
+    assert multiply_adds(spec) == pytest.approx(50 * frame)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_products_are_those_of_the_layers_weight_matrices(pipeline, cell):
+def test_products_are_those_of_the_layers_weight_matrices(cell):
     """With every module active at every frame, each matrix is used once a frame."""
     from speechrnn import model as network
 
@@ -94,7 +93,7 @@ def test_products_are_those_of_the_layers_weight_matrices(pipeline, cell):
     weights = network.build(spec, seed=None).trainable_weights
     matrices = [w for w in weights if "kernel" in w.name]
     expected = 50 * sum(int(np.prod(w.shape)) for w in matrices)
-    assert pipeline("network_size").multiply_adds(spec) == pytest.approx(expected)
+    assert multiply_adds(spec) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,11 +19,12 @@ from speechrnn import layers
 from speechrnn import model as network
 from speechrnn.decoding.greedy import greedy
 from speechrnn.errors import ModelError, UsageError
-from speechrnn.export import front_end, lowering, savedmodel, tflite
+from speechrnn.export import front_end, gate, lowering, savedmodel, tflite
 from speechrnn.export.convert import convert
 from speechrnn.features import graph
 from speechrnn.features.reference import dct_matrix, mel_filters
-from speechrnn.runtime import Recognizer, container
+from speechrnn.runtime import Recognizer, container, open_model
+from speechrnn.runtime.benchmark import size_of
 from speechrnn.runtime.tensorflow import KerasRecognizer, SavedModelRecognizer
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
 from speechrnn.text import Alphabet
@@ -144,7 +146,9 @@ def test_tflite_gives_the_models_posteriors(exported):
     report, out, reference, _ = exported
     device = Recognizer(out)
     assert device.spec == reference.spec
-    assert device.card == {"name": "tiny", "precision": report.precision}
+    assert device.card == {
+        "name": "tiny", "precision": report.precision, "lowering": "nested"
+    }  # fmt: skip
     # Of posteriors from 0 to 1, the mean difference. float32: the order of sums; float16 and
     # int8: weights rounded to 11 and 8 bits. With the filterbank in int8 it would be 0.1.
     tolerance = {"float32": 1e-5, "float16": 2e-3, "int8": 2e-2}[report.precision]
@@ -193,7 +197,8 @@ def test_tflite_has_builtin_operations_and_a_report_beside_it(exported):
     assert out.stat().st_size == report.size_bytes
     saved = json.loads((out.parent / "model.tflite.report.json").read_text())
     assert saved["size_bytes"] == report.size_bytes
-    assert [found["seconds"] for found in saved["differences"]] == list(tflite.PROBE_SECONDS)
+    assert [found["seconds"] for found in saved["differences"]] == list(gate.PROBE_SECONDS)
+    assert saved["wer"] == {} and "gone" in report.summary()  # there was no recording to score
 
 
 def test_a_file_that_computes_something_else_is_not_written(exported, monkeypatch, tmp_path):
@@ -208,9 +213,10 @@ def test_a_file_that_computes_something_else_is_not_written(exported, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-REPORT = tflite.ExportReport(
+REPORT = gate.ExportReport(
     path="m.tflite", precision="int8", size_bytes=1_100_000, parameters=1_000_000,
-    operations=("ADD", "WHILE"), differences=(tflite.Difference("whole", 1.0, 0.1, 0.01, 0.01),),
+    operations=("ADD", "WHILE"),
+    differences=(gate.Difference("whole", "a sound", 1.0, 0.1, 0.01, 0.01),),
 )  # fmt: skip
 
 
@@ -223,16 +229,26 @@ REPORT = tflite.ExportReport(
         ({"size_bytes": 50_000}, "explain 1000000 to"),  # the weights were left behind
         ({"size_bytes": 4_100_000}, "explain 1000000 to"),  # or are not in int8
         (
-            {"differences": (tflite.Difference("whole", 1.0, 0.1, float("nan"), 0.0),)},
+            {"differences": (gate.Difference("whole", "a sound", 1.0, 0.1, float("nan"), 0.0),)},
             "not the model's",
         ),
-        ({"differences": (tflite.Difference("whole", 1.0, 0.1, 0.01, 0.2),)}, "not the model's"),
+        (
+            {"differences": (gate.Difference("whole", "a sound", 1.0, 0.1, 0.01, 0.2),)},
+            "not the model's",
+        ),
+        (
+            {"recordings": 100, "words": 1000, "wer": {"keras": 0.1, "tflite": 0.106}},
+            "on 100 recordings is 10.60%, the model's 10.00%",
+        ),
     ],
 )
 def test_the_gate_refuses(change, message):
-    tflite.refuse_unfit(REPORT)
+    gate.refuse_unfit(REPORT)
+    # Two words of a hundred may go either way.
+    few = {"recordings": 9, "words": 100, "wer": {"keras": 0.1, "tflite": 0.12}}
+    gate.refuse_unfit(dataclasses.replace(REPORT, **few))
     with pytest.raises(ModelError, match=message):
-        tflite.refuse_unfit(dataclasses.replace(REPORT, **change))
+        gate.refuse_unfit(dataclasses.replace(REPORT, **change))
 
 
 def test_the_gate_refuses_a_model_that_keeps_state():
@@ -244,9 +260,9 @@ def test_the_gate_refuses_a_model_that_keeps_state():
             calls.append(waveform)
             return super()._posteriors(waveform) - 1e-6 * len(calls)
 
-    assert len(tflite.compare(reference, reference)) == 2
+    assert len(gate.compare(reference, reference)) == 2
     with pytest.raises(ModelError, match="second call"):
-        tflite.compare(Stateful(model, spec, {}), reference)
+        gate.compare(Stateful(model, spec, {}), reference)
 
 
 def test_a_failed_conversion_shows_what_the_converter_said(tmp_path):
@@ -263,8 +279,8 @@ def test_an_unknown_precision_is_a_usage_error(tmp_path):
 def served(tmp_path_factory):
     model, spec = build(cell="gru", layers=2)
     out = tmp_path_factory.mktemp("saved") / "model"
-    savedmodel.export_savedmodel(model, spec, {"name": "tiny"}, out)
-    return out, KerasRecognizer(model, spec, {})
+    report = savedmodel.export_savedmodel(model, spec, {"name": "tiny"}, out)
+    return Path(report.path), KerasRecognizer(model, spec, {})
 
 
 WITHOUT_SPEECHRNN = """
@@ -305,6 +321,26 @@ def test_savedmodel_runs_without_speechrnn_and_batch_mates_change_nothing(served
     assert found["text"][0] and not found["text"][2] and not found["text"][4]
 
 
+def test_tensorflows_own_command_runs_the_savedmodel(served, tmp_path):
+    out, reference = served
+    waveform = speech(1.1)
+    np.save(tmp_path / "waveform.npy", waveform[None])
+    np.save(tmp_path / "lengths.npy", np.array([len(waveform)], np.int32))
+    command = [
+        Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", out,
+        "--tag_set", "serve", "--signature_def", "serving_default", "--inputs",
+        f"waveform={tmp_path / 'waveform.npy'};lengths={tmp_path / 'lengths.npy'}",
+        "--outdir", tmp_path,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone = reference.transcribe(waveform)
+    assert str([alone.text.encode()]) in done.stdout
+    np.testing.assert_allclose(
+        np.load(tmp_path / "log_probs.npy")[0], alone.log_probs, rtol=1e-4, atol=1e-5
+    )
+
+
 def test_savedmodel_serves_any_batch_size_and_length(served):
     serve = tf.saved_model.load(str(served[0])).signatures["serving_default"]
     for batch, samples in ((1, 0), (3, 4000), (2, 16000)):
@@ -326,18 +362,34 @@ def test_savedmodel_checksums_are_those_of_sha256sum(served):
     assert len(re.findall("OK$", done.stdout, re.M)) >= 4
 
 
-def test_export_replaces_a_savedmodel_but_nothing_else(tmp_path):
+def test_each_savedmodel_is_the_next_version_and_the_highest_is_the_model(tmp_path):
     model, spec = build(units=2, conv_channels=1)
     out = tmp_path / "model"
     out.mkdir()
     (out / "thesis.tex").write_text("precious")
-    with pytest.raises(UsageError, match="is not a SavedModel"):
+    with pytest.raises(UsageError, match="holds no versions of a SavedModel"):
         savedmodel.export_savedmodel(model, spec, {}, out)
     (out / "thesis.tex").unlink()
     for name in ("first", "second"):
-        savedmodel.export_savedmodel(model, spec, {"name": name}, out)
-    assert SavedModelRecognizer(out).card == {"name": "second"}
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+        report = savedmodel.export_savedmodel(model, spec, {"name": name}, out)
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["1", "1.report.json", "2", "2.report.json"]
+    assert report.path == str(out / "2")
+    assert open_model(out).card == {"name": "second"}
+    assert open_model(out / "1").card == {"name": "first"}
+    (out / "10").mkdir()  # no model in it
+    assert open_model(out).card == {"name": "second"}
+    assert size_of(out) == size_of(out / "2") > 0
+
+
+def test_a_savedmodel_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+    model, spec = build(units=8, conv_channels=1)
+    other = network.build(spec, seed=5)
+    honest = savedmodel.service
+    monkeypatch.setattr(savedmodel, "service", lambda _, spec: honest(other, spec))
+    with pytest.raises(ModelError, match="not the model's"):
+        savedmodel.export_savedmodel(model, spec, {}, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from speechrnn import model as network
-from speechrnn.errors import MissingExtra
+from speechrnn.errors import MissingExtra, ModelError
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec
 from speechrnn.training.gradient_flow import gradient_flow, plot, walk
 
@@ -49,6 +49,16 @@ def test_walking_gives_the_networks_own_logits(cell, bidirectional):
         np.testing.assert_allclose(logits[row, :frames], expected[row, :frames], atol=1e-5)
     order = [(0, "forward"), (0, "backward"), (1, "forward"), (1, "backward")]
     assert [(w.layer, w.direction) for w in walks] == order[:: 1 if bidirectional else 2]
+
+
+def test_models_in_chunks_are_refused_and_a_lookahead_is_walked():
+    batch = example()
+    model = recogniser(cell="gru", bidirectional=False, lookahead=2)
+    logits, _ = walk(model, batch["features"], batch["frames"])
+    expected = model(batch["features"], batch["frames"])
+    np.testing.assert_allclose(logits[1], expected[1], atol=1e-5)
+    with pytest.raises(ModelError, match=r"model\.chunk=0"):
+        walk(recogniser(cell="gru", chunk=3), batch["features"], batch["frames"])
 
 
 def ctc(logits, labels):

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from speechrnn import audio, cli
 from speechrnn.errors import AudioError
-from speechrnn.runtime import BaseRecognizer, Recognizer, Windows, default_model
+from speechrnn.runtime import BaseRecognizer, Recognizer, Windows, default_model, open_model
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
 
 RATE = 16000
@@ -244,7 +244,7 @@ def test_a_stream_left_alone_goes_on_beside_a_long_recording(live):
 def test_every_form_computes_the_same_windows_each_by_itself(normalisation, tmp_path):
     from speechrnn.export.savedmodel import export_savedmodel
     from speechrnn.export.tflite import export_tflite
-    from speechrnn.runtime.tensorflow import KerasRecognizer, SavedModelRecognizer
+    from speechrnn.runtime.tensorflow import KerasRecognizer
 
     spec = spec_of(normalisation=normalisation)
     model = built(spec)
@@ -253,7 +253,7 @@ def test_every_form_computes_the_same_windows_each_by_itself(normalisation, tmp_
     opened = [
         KerasRecognizer(model, spec, {}),
         Recognizer(tmp_path / "m.tflite"),
-        SavedModelRecognizer(tmp_path / "served"),
+        open_model(tmp_path / "served"),
     ]
     waveform = speech(3 * RATE)
     # Frames of 480 samples; windows of 30 and 10 on either side; features end 256 after the last

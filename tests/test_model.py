@@ -31,6 +31,11 @@ VARIANTS = [
         strict=False,
     )
 ]
+VARIANTS += [
+    dict(cell="gru", bidirectional=False, lookahead=3),
+    dict(cell="lstm", bidirectional=True, chunk=7, right_context=4),
+    dict(cell="clockwork", bidirectional=True, chunk=5, right_context=8),
+]
 BUILT = {}
 
 
@@ -42,7 +47,7 @@ def built(**changes):
     return BUILT[key]
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v['cell']}-{v['bidirectional']}")
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 @settings(max_examples=8, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=4),

@@ -238,3 +238,31 @@ def test_a_finished_run_is_exported_scored_and_summed_up(pipeline, trained, tmp_
     assert written["tflite_bytes"] == Path(written["tflite_path"]).stat().st_size
     assert (Path(written["savedmodel_path"]) / "saved_model.pb").is_file()
     assert written["real_time_factor"] > 0 and written["utterances"] == 12
+
+
+def test_error_rates_against_latency(pipeline, trained, monkeypatch, capsys, tmp_path):
+    """A chunk longer than any recording is scored as the whole; a run without its recordings is
+    refused."""
+    table = [
+        "latency.py",
+        str(trained),
+        "--chunks",
+        "2:1,999:0",
+        "--output",
+        str(tmp_path / "t.md"),
+    ]
+    monkeypatch.setattr("sys.argv", table)
+    script = pipeline("latency")
+    script.main()
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert capsys.readouterr().out.splitlines() == lines
+    whole, short, long = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
+    # Frames of 30 ms that stack three of 10 ms, in windows of 25 ms.
+    assert (short[:3], long[:2]) == (["2", "1", "75"], ["999", "0"])
+    assert whole[3:] == long[3:]
+    empty = tmp_path / "run"
+    shutil.copytree(trained, empty, ignore=shutil.ignore_patterns("prepared"))
+    settings = recipe.load(trained / "recipe.yaml", [f"output={empty}"])
+    (empty / "recipe.yaml").write_text(settings.to_yaml())
+    with pytest.raises(DataError, match="are gone"):
+        script.table(empty, [])

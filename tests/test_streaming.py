@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def speech(samples, seed=0):
 class Recorded:
     """A stream of a lowered model, and all log_probs that it was given."""
 
-    def __init__(self, run, state_sizes, spec):
+    def __init__(self, run, state_shapes, spec):
         self.log_probs = [np.zeros([0, spec.alphabet.size], np.float32)]
 
         def step(waveform, state, final):
@@ -73,7 +74,7 @@ class Recorded:
             assert len(self.log_probs[-1]) > 0 and len(waveform) > 0
             return self.log_probs[-1], outputs
 
-        state = {f"state_{i}": np.zeros([1, n], np.float32) for i, n in enumerate(state_sizes)}
+        state = {f"state_{i}": np.zeros(n, np.float32) for i, n in enumerate(state_shapes)}
         state |= {"carried": np.ones(spec.carried_samples, np.float32), "frame": np.int32(0)}
         self.stream = Stream(spec, state, step, Endpoint())
 
@@ -86,10 +87,16 @@ STREAMING = [
     {"cell": "gru", "subsampling": "conv", "time_stride": 6},
     {"cell": "depth_gated", "subsampling": "stack", "time_stride": 1},
     {"cell": "clockwork", "subsampling": "stack", "time_stride": 3, "periods": (1, 2, 3, 7)},
+    {"cell": "gru", "lookahead": 5},
+    {"cell": "depth_gated", "subsampling": "stack", "lookahead": 1},
+    {"cell": "lstm", "bidirectional": True, "chunk": 16, "right_context": 8},
+    {"cell": "gru", "bidirectional": True, "chunk": 5, "right_context": 7, "layer_norm": False},
+    {"cell": "clockwork", "bidirectional": True, "chunk": 7, "right_context": 3},
+    {"cell": "depth_gated", "bidirectional": True, "chunk": 3, "subsampling": "stack"},
 ]
 
 
-@pytest.fixture(scope="module", params=STREAMING, ids=lambda p: f"{p['cell']}-{p['time_stride']}")
+@pytest.fixture(scope="module", params=STREAMING, ids=lambda p: "-".join(map(str, p.values())))
 def lowered(request):
     model, spec = build(**request.param)
     recogniser = lowering.LoweredRecogniser(model, spec)
@@ -101,7 +108,7 @@ def lowered(request):
 def test_any_pieces_give_the_posteriors_of_the_whole(lowered, pieces, seed):
     recogniser, step, spec = lowered
     waveform = speech(sum(pieces), seed)
-    recorded = Recorded(step, recogniser.state_sizes, spec)
+    recorded = Recorded(step, recogniser.state_shapes, spec)
     for stop, count in zip(np.cumsum(pieces), pieces, strict=True):
         recorded.stream.feed(waveform[stop - count : stop])
     recorded.stream.finish()
@@ -178,6 +185,28 @@ def test_streams_of_one_recogniser_do_not_meet(device):
     alone = [recogniser.transcribe(waveform).confidence for waveform in waveforms]
     np.testing.assert_allclose(found, alone, atol=1e-5)
     assert min(np.diff(np.sort(alone))) > 1e-3
+
+
+def test_streams_and_recordings_in_several_threads_do_not_meet(device):
+    recogniser, _, _ = device
+    waveforms = [speech(16000 + 800 * seed, seed) for seed in range(4)]
+
+    def streamed(waveform):
+        stream = recogniser.stream(ONE_RESULT)
+        for start in range(0, len(waveform), 3000):
+            stream.feed(waveform[start : start + 3000])
+        return stream.finish().log_probs
+
+    alone = [call(w) for w in waveforms for call in (streamed, recogniser.log_probs)]
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(call, w)
+            for _ in range(3)
+            for w in waveforms
+            for call in (streamed, recogniser.log_probs)
+        ]
+    for call, expected in zip(calls, alone * 3, strict=True):
+        np.testing.assert_array_equal(call.result(), expected)
 
 
 def test_an_ended_stream_and_unusable_samples_are_refused(device):

@@ -30,6 +30,8 @@ QUIET_DB = -40.0  # the loudest 50 ms of speech at arm's length is well above, a
 CLIPPED_LEVEL, CLIPPED_FRACTION = 0.99, 1e-3  # of samples; a click alone is shorter
 
 Ask = Callable[[str], str]
+# (samples,) float32 in [-1, 1], and whether some before them were lost.
+Receive = Callable[[np.ndarray, bool], None]
 
 
 class Microphone(Protocol):
@@ -232,13 +234,22 @@ class SoundDevice:
 
     def start(self) -> None:
         self._blocks = []
+        self.open(lambda block, _: self._blocks.append(block))
+
+    def open(self, receive: Receive) -> None:
+        """Give ``receive`` what is heard, in a thread of PortAudio's, until ``close``."""
+
+        def received(block: np.ndarray, _frames: int, _time: object, status: Any) -> None:
+            # PortAudio uses the block's memory again.
+            receive(block[:, 0].copy(), bool(status and status.input_overflow))
+
         with self._device_errors():
             self._stream = self._sounddevice.InputStream(
                 device=self.name,
                 samplerate=self.sample_rate,
                 channels=1,
                 dtype="float32",
-                callback=lambda block, *_: self._blocks.append(block[:, 0].copy()),
+                callback=received,
             )
             try:
                 self._stream.start()
@@ -246,12 +257,15 @@ class SoundDevice:
                 self._stream.close()
                 raise
 
-    def stop(self) -> np.ndarray:
+    def close(self) -> None:
         with self._device_errors():
             try:
                 self._stream.stop()
             finally:
                 self._stream.close()
+
+    def stop(self) -> np.ndarray:
+        self.close()
         return np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
 
     @contextmanager

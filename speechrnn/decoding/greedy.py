@@ -47,7 +47,7 @@ class Hypothesis:
     def words(self) -> tuple[Word, ...]:
         """The tokens between spaces, put together."""
         runs = itertools.groupby(self.tokens, key=lambda token: token.symbol.isspace())
-        return tuple(_word(list(tokens)) for is_space, tokens in runs if not is_space)
+        return tuple([_word(list(tokens)) for is_space, tokens in runs if not is_space])
 
 
 def greedy(log_probs: np.ndarray, alphabet: Alphabet) -> Hypothesis:
@@ -66,12 +66,16 @@ def greedy(log_probs: np.ndarray, alphabet: Alphabet) -> Hypothesis:
     best = log_probs.argmax(axis=1)
     edges = np.flatnonzero(np.diff(best, prepend=-1, append=-1))  # where runs start, and the end
     peaks = np.exp(np.maximum.reduceat(log_probs.max(axis=1), edges[:-1]))
+    # From a list: CPython makes a generator's tuple too large, and when the shrunk one is freed
+    # keeps its memory, call after call, until 2,000 of its length are kept.
     tokens = tuple(
-        Token(alphabet.spec.symbols[label - 1], int(label), int(start), int(end), float(peak))
-        for start, end, peak, label in zip(
-            edges[:-1], edges[1:], peaks, best[edges[:-1]], strict=True
-        )
-        if label != BLANK
+        [
+            Token(alphabet.spec.symbols[label - 1], int(label), int(start), int(end), float(peak))
+            for start, end, peak, label in zip(
+                edges[:-1], edges[1:], peaks, best[edges[:-1]], strict=True
+            )
+            if label != BLANK
+        ]
     )
     return Hypothesis(
         text=alphabet.decode([token.label for token in tokens]),

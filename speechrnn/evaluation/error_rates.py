@@ -73,6 +73,16 @@ class ErrorRates:
     rules: TextRules
     scores: tuple[UtteranceScore, ...]  # in the order of their ids
 
+    def summary(self) -> dict[str, Any]:
+        """What a model's card says of it, plain data."""
+        return {
+            "wer": self.wer,
+            "cer": self.cer,
+            "wer_ci95": list(self.wer_ci95),
+            "utterances": self.utterances,
+            "words": self.words,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with ``rules`` as ``normalisation``; infinity becomes None."""
         data = dataclasses.asdict(self)

@@ -50,13 +50,13 @@ class FrontEnd:
         return self._subsampling(self._ending_after(x, outputs), tf.constant(0), total)
 
     def piece(
-        self, samples: tf.Tensor, frame: tf.Tensor, final: tf.Tensor
+        self, samples: tf.Tensor, frame: tf.Tensor, final: tf.Tensor, more: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Samples that begin ``spec.carried_samples`` before those of output ``frame`` -> the
-        frames they are enough for, at least one, (frames, width), and the samples to carry.
+        frames from there on that they are enough for, (frames, width), and how many these are.
 
-        Before an utterance's first frame any samples will do. If ``final`` is not zero no more
-        will come, and all frames are given.
+        Before an utterance's first frame any samples will do. If ``final`` is not zero nothing
+        follows: all frames are given, and ``more`` that mean nothing behind them.
         """
         x = self.features(samples)
         stride, hop = self._spec.model.time_stride, self._spec.features.hop_samples
@@ -65,15 +65,17 @@ class FrontEnd:
         total = index[-1] + 1
         x *= tf.cast(index >= 0, tf.float32)[:, tf.newaxis]
         enough = (total - 1 - self._behind) // stride + 1
-        last = tf.where(tf.equal(final, 0), enough, self._spec.model.output_frames(total))
-        outputs = last - frame
-        x = self._ending_after(x[tf.newaxis, carried - self._before :], outputs)
-        return self._subsampling(x, frame, total), samples[outputs * stride * hop :]
+        going_on = tf.equal(final, 0)
+        outputs = tf.where(going_on, enough, self._spec.model.output_frames(total)) - frame
+        given = tf.where(going_on, outputs, outputs + more)
+        x = self._ending_after(x[tf.newaxis, carried - self._before :], given, more)
+        return self._subsampling(x, frame, total), outputs
 
-    def _ending_after(self, x: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    def _ending_after(self, x: tf.Tensor, outputs: tf.Tensor, more: int = 0) -> tf.Tensor:
         """Just the frames that so many outputs read, with zeros where there are too few."""
         reach = self._before + self._behind
-        x = tf.pad(x, [[0, 0], [0, reach + self._spec.model.time_stride], [0, 0]])
+        missing = reach + self._spec.model.time_stride * (1 + more)
+        x = tf.pad(x, [[0, 0], [0, missing], [0, 0]])
         return x[:, : (outputs - 1) * self._spec.model.time_stride + reach + 1]
 
 

@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn import layers
-from speechrnn.errors import ModelError
+from speechrnn.errors import ModelError, UsageError
 from speechrnn.export.front_end import FrontEnd
+from speechrnn.export.fused import FusedLSTM
 from speechrnn.model import Recogniser, hands_up_cells
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import BLANK
@@ -30,6 +31,8 @@ from speechrnn.text import BLANK
 # iteration: 80, 71 and 68 ms in float32; 41, 36 and 34 in int8. Blocks of 64 gained nothing.
 BLOCK_FRAMES = 32  # of the inner loop
 UNROLLED_FRAMES = 4  # in each of its iterations, a divisor of BLOCK_FRAMES
+
+LOWERINGS = ("nested", "fused")  # of the recurrence: loops, or one operation
 
 State = Sequence[tf.Tensor]
 Stage = Callable[[tf.Tensor], tf.Tensor]
@@ -43,19 +46,46 @@ class LoweredRecogniser(tf.Module):
 
     Args:
         precision: that the weights are going to have: float32, float16 or int8.
+        lowering: of the recurrence: ``nested`` loops, or the ``fused`` operation of an LSTM,
+            which has no ``step``.
+
+    Raises:
+        UsageError: ``fused`` of another cell.
     """
 
-    def __init__(self, model: Recogniser, spec: RecogniserSpec, precision: str = "float32"):
+    def __init__(
+        self,
+        model: Recogniser,
+        spec: RecogniserSpec,
+        precision: str = "float32",
+        lowering: str = "nested",
+    ):
         super().__init__()
+        if lowering == "fused" and spec.model.cell != "lstm":
+            raise UsageError(
+                f"the fused lowering is for the cell lstm; this model's is {spec.model.cell}. "
+                "Export with --lowering nested."
+            )
+        if lowering == "fused" and spec.model.chunk:
+            raise UsageError(
+                "the fused lowering cannot be given a state, which chunks need; export with "
+                "--lowering nested"
+            )
+        self._spec = spec
         self._front_end = FrontEnd(model.subsampling, spec, precision)
-        self._recurrent = [recurrent(layer) for layer in model.recurrent]
+        self._recurrent = [
+            recurrent(layer, lowering, in_chunks=spec.model.chunk > 0) for layer in model.recurrent
+        ]
         self._after: list[Stage] = []  # each recurrent layer
         for i in range(len(model.recurrent)):
             norm = _layer_norm(model.norms[i]) if model.norms else tf.identity
             hands_up = hands_up_cells(spec.model, i)
             self._after.append(_beside_cells(norm, spec.model.units) if hands_up else norm)
+        self._lookahead = _lookahead(*model.lookahead.get_weights()) if model.lookahead else None
         self._logits = _affine(*model.logits.get_weights())
-        self.state_sizes = [size for layer in self._recurrent for size in layer.state_sizes]
+        self.state_shapes = [[1, size] for layer in self._recurrent for size in layer.state_sizes]
+        if self._lookahead:
+            self.state_shapes.append([spec.model.lookahead, spec.model.units])
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "waveform")])
     def transcribe(self, waveform: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -65,7 +95,7 @@ class LoweredRecogniser(tf.Module):
         tokens     (n,) int32 labels: the best of each frame, repeats collapsed, blanks dropped
         frames     (n,) int32: where each token begins
         """
-        log_probs, _ = self._log_probs(self._front_end.whole(waveform), None)
+        log_probs = self._whole(self._front_end.whole(waveform))
         best = tf.argmax(log_probs, axis=1, output_type=tf.int32)
         before = tf.concat([[BLANK], best[:-1]], axis=0)
         begins = tf.not_equal(best, before) & tf.not_equal(best, BLANK)
@@ -84,13 +114,14 @@ class LoweredRecogniser(tf.Module):
             waveform  (samples,)   the piece
             carried   (samples,)   what is carried from one piece to the next: at first
                                    ``spec.carried_samples`` of silence
-            frame     () int32     output frames given so far, 0 at first
+            frame     () int32     frames that the network has gone by, 0 at first
             final     () int32     not 0: nothing follows
-            state_i   (1, size)    of the recurrent layers, zeros at first
+            state_i                what the layers remember, zeros at first
 
         -> ``log_probs`` of the frames that are complete with this piece, and the next ``carried``,
         ``frame`` and ``state_i``. Together the pieces' ``log_probs`` are those of the whole. The
-        piece and what is carried must suffice for one output frame.
+        piece and what is carried must suffice for one output frame
+        (``ModelSpec.complete_frames``), unless it is the last.
         """
 
         def step(
@@ -101,18 +132,23 @@ class LoweredRecogniser(tf.Module):
             **state: Any,
         ) -> dict[str, tf.Tensor]:
             samples = tf.concat([carried, waveform], axis=0)
-            x, carried = self._front_end.piece(samples, frame, final)
-            log_probs, after = self._log_probs(x, [state[name] for name in names])
+            x, frames = self._front_end.piece(samples, frame, final, self._spec.model.lookahead)
+            before = [state[name] for name in names]
+            if self._spec.model.chunk:
+                frames = self._in_whole_chunks(frames, final)
+                log_probs, after = self._in_chunks(x, frames, before)
+            else:
+                log_probs, after = self._piece(x, frames, frame, before)
             after_by_name = dict(zip(names, after, strict=True))
-            next_frame = frame + tf.shape(log_probs)[0]
+            carried = samples[frames * self._samples_per_frame :]
             return {
-                "log_probs": log_probs, "carried": carried, "frame": next_frame, **after_by_name
+                "log_probs": log_probs, "carried": carried, "frame": frame + frames, **after_by_name
             }  # fmt: skip
 
-        names = [f"state_{i}" for i in range(len(self.state_sizes))]
+        names = [f"state_{i}" for i in range(len(self.state_shapes))]
         state = {
-            name: tf.TensorSpec([1, size], tf.float32, name)
-            for name, size in zip(names, self.state_sizes, strict=True)
+            name: tf.TensorSpec(shape, tf.float32, name)
+            for name, shape in zip(names, self.state_shapes, strict=True)
         }
         return tf.function(step).get_concrete_function(
             tf.TensorSpec([None], tf.float32, "waveform"),
@@ -122,19 +158,111 @@ class LoweredRecogniser(tf.Module):
             **state,
         )
 
-    def _log_probs(self, x: tf.Tensor, state: State | None) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """(frames, width) and the layers' states -> log_probs and the states after."""
+    @property
+    def _samples_per_frame(self) -> int:
+        return self._spec.model.time_stride * self._spec.features.hop_samples
+
+    def _whole(self, x: tf.Tensor) -> tf.Tensor:
+        """(frames, width) -> log_probs."""
+        if self._spec.model.chunk:
+            zeros = [tf.zeros(shape) for shape in self.state_shapes]
+            return self._in_chunks(x, tf.shape(x)[0], zeros)[0]
+        x, _ = self._stack(x, None)
+        if self._lookahead:
+            x = self._lookahead(tf.pad(x, [[0, self._spec.model.lookahead], [0, 0]]))
+        return self._log_probs(x)
+
+    def _piece(
+        self, x: tf.Tensor, frames: tf.Tensor, frame: tf.Tensor, state: State
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The one-way network's next (frames, width), and perhaps more that mean nothing."""
+        if not self._lookahead:
+            x, after = self._stack(x, state)
+            return self._log_probs(x), after
+        *before, waiting = state
+        x, after = self._stack(x, before)
+        x *= tf.cast(tf.range(tf.shape(x)[0]) < frames, tf.float32)[:, tf.newaxis]
+        x = tf.concat([waiting, x], axis=0)
+        ahead = self._spec.model.lookahead
+        # Of the utterance's first piece the frames of ``waiting`` are none.
+        first = tf.maximum(ahead - frame, 0)
+        return self._log_probs(self._lookahead(x)[first:]), [*after, x[-ahead:]]
+
+    def _in_whole_chunks(self, frames: tf.Tensor, final: tf.Tensor) -> tf.Tensor:
+        model = self._spec.model
+        complete = (frames - model.right_context) // model.chunk * model.chunk
+        return tf.where(tf.equal(final, 0), complete, frames)
+
+    def _in_chunks(
+        self, x: tf.Tensor, outputs: tf.Tensor, state: State
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Some frames, (frames, width), as many outputs of them as are wanted, and the layers'
+        states before them -> log_probs and the states after the last chunk.
+
+        ``layers.chunks`` says what is computed. Behind the last chunk's context frames may be
+        missing.
+        """
+        chunk = self._spec.model.chunk
+        count = chunk + self._spec.model.right_context
+        frames, labels = tf.shape(x)[0], self._spec.alphabet.size
+        x = tf.pad(x, [[0, count], [0, 0]])
+
+        def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
+            y = tf.slice(x, tf.stack([i * chunk, 0]), [count, x.shape[1]])
+            valid = tf.minimum(frames - i * chunk, count)
+            y, after = self._stack(y, state, Chunk(chunk, count, valid))
+            after = [tf.ensure_shape(a, b.shape) for a, b in zip(after, state, strict=True)]
+            return i + 1, written.write(i, self._log_probs(y[:chunk])), after
+
+        chunks = (outputs + chunk - 1) // chunk
+        log_probs, after = _loop(chunks, body, [chunk, labels], list(state))
+        return tf.reshape(log_probs, [-1, labels])[:outputs], list(after)
+
+    def _stack(
+        self, x: tf.Tensor, state: State | None, chunk: Chunk | None = None
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """(frames, width) and the layers' states -> (frames, width of the top layer) and the states
+        after."""
         remaining, after = list(state or []), []
         for layer, stage in zip(self._recurrent, self._after, strict=True):
             own = None if state is None else [remaining.pop(0) for _ in layer.state_sizes]
-            x, own = layer(x, own)
+            x, own = layer(x, own, chunk)
             after += own
             x = stage(x)
-        return tf.nn.log_softmax(self._logits(x)), after
+        return x, after
+
+    def _log_probs(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.log_softmax(self._logits(x))
+
+
+class Chunk:
+    """One chunk of a latency-controlled model: ``count`` frames, of which ``own`` are its own and
+    the first ``valid``, at least one, are not padding."""
+
+    def __init__(self, own: int, count: int, valid: tf.Tensor):
+        self.own = own
+        time = tf.range(count)
+        # An involution: the valid frames from the last to the first, then padding.
+        self._mirrored = tf.where(time < valid, valid - 1 - time, time)
+
+    def mirror(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.gather(x, self._mirrored)
 
 
 def _affine(kernel: np.ndarray, bias: np.ndarray) -> Stage:
     return lambda x: tf.matmul(x, kernel) + bias
+
+
+def _lookahead(kernel: np.ndarray) -> Stage:
+    """(frames + n, units) -> (frames, units). Products frame by frame, so that int8 weights round
+    nothing relative to another frame."""
+    behind = len(kernel) - 1
+
+    def stage(x: tf.Tensor) -> tf.Tensor:
+        frames = tf.shape(x)[0] - behind
+        return tf.add_n([x[i : i + frames] * row for i, row in enumerate(kernel)])
+
+    return stage
 
 
 def _layer_norm(layer: keras.layers.LayerNormalization) -> Stage:
@@ -159,7 +287,8 @@ def _beside_cells(norm: Stage, units: int) -> Stage:
 
 
 class Recurrent:
-    """(frames, inputs), state -> (frames, units), the state after the last frame.
+    """(frames, inputs), state -> (frames, units), the state after the last frame, or the last of
+    the chunk's own.
 
     Without a state it begins with zeros and gives none.
     """
@@ -169,7 +298,7 @@ class Recurrent:
         self.state_sizes: list[int] = tf.nest.flatten(layer.cell.state_size)
 
     def __call__(
-        self, x: tf.Tensor, state: State | None = None
+        self, x: tf.Tensor, state: State | None = None, chunk: Chunk | None = None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         shown = self._layer.shown
         if state is None:
@@ -183,43 +312,51 @@ class Recurrent:
         # One utterance: the batch axis of the scan's step order comes and goes.
         states = self._layer.recurrence(self._weights, tf.expand_dims(x, 1), initial, run)
         states = [tf.reshape(sequence, [-1, sequence.shape[2]]) for sequence in states]
-        after = [] if state is None else [sequence[-1:] for sequence in states]
+        last = slice(chunk.own - 1, chunk.own) if chunk else slice(-1, None)
+        after = [] if state is None else [sequence[last] for sequence in states]
         return tf.concat(states[:shown], axis=-1), after
 
 
 class BothWays:
-    """(frames, inputs) -> (frames, 2 * units). It has to know the end: it has no state."""
+    """(frames, inputs) -> (frames, 2 * units). It has to know the end, and has no state, unless it
+    is given chunk by chunk: then its state is that of the forward direction."""
 
-    state_sizes: Sequence[int] = ()
-
-    def __init__(self, layer: keras.layers.Bidirectional):
+    def __init__(self, layer: keras.layers.Bidirectional, lowering: str, in_chunks: bool):
         self._forward, self._backward = (
-            recurrent(one) for one in (layer.forward_layer, layer.backward_layer)
+            _one_way(one, lowering) for one in (layer.forward_layer, layer.backward_layer)
         )
+        self.state_sizes = self._forward.state_sizes if in_chunks else []
 
     def __call__(
-        self, x: tf.Tensor, state: State | None = None
+        self, x: tf.Tensor, state: State | None = None, chunk: Chunk | None = None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        forward, _ = self._forward(x)
-        backward, _ = self._backward(tf.reverse(x, [0]))
-        return tf.concat([forward, tf.reverse(backward, [0])], axis=-1), []
+        mirror = chunk.mirror if chunk else lambda y: tf.reverse(y, [0])
+        forward, after = self._forward(x, state, chunk)
+        backward, _ = self._backward(mirror(x))
+        return tf.concat([forward, mirror(backward)], axis=-1), after
 
 
-def recurrent(layer: keras.layers.Layer) -> Recurrent | BothWays:
+def recurrent(
+    layer: keras.layers.Layer, lowering: str = "nested", in_chunks: bool = False
+) -> Recurrent | FusedLSTM | BothWays:
     """The form of a recurrent Keras layer for the device.
 
     Raises:
         ModelError: it has none.
     """
     if isinstance(layer, keras.layers.Bidirectional):
-        return BothWays(layer)
+        return BothWays(layer, lowering, in_chunks)
+    return _one_way(layer, lowering)
+
+
+def _one_way(layer: keras.layers.Layer, lowering: str) -> Recurrent | FusedLSTM:
     if not isinstance(layer, layers.FastRecurrence) or not layer.has_equations():
         raise ModelError(
             f"{layer.name}, a {type(layer).__name__}, has no form for TFLite; the layers of "
             "speechrnn.layers have, with plain activations and without dropout within the "
             "recurrence. Export a SavedModel."
         )
-    return Recurrent(layer)
+    return FusedLSTM(layer) if lowering == "fused" else Recurrent(layer)
 
 
 def _nested_loop(

@@ -4,48 +4,83 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from speechrnn.errors import UsageError
+from speechrnn.export.gate import (
+    ExportReport,
+    compare,
+    error_rates,
+    refuse_unfit,
+    save_report,
+)
 from speechrnn.files import sha256_of, write_atomically
-from speechrnn.runtime import container
-from speechrnn.runtime.tensorflow import CHECKSUMS, DESCRIPTION, posteriors
+from speechrnn.runtime import container, latest_version
+from speechrnn.runtime.tensorflow import (
+    CHECKSUMS,
+    DESCRIPTION,
+    KerasRecognizer,
+    SavedModelRecognizer,
+    posteriors,
+)
 from speechrnn.specs import AlphabetSpec, RecogniserSpec
 from speechrnn.text import BLANK
+from speechrnn.training.run import Recording
 
 
 def export_savedmodel(
-    model: keras.Model, spec: RecogniserSpec, card: dict[str, Any], out: str | Path
-) -> None:
-    """Write the folder ``out``, replacing a SavedModel that is there; see ``service``.
+    model: keras.Model,
+    spec: RecogniserSpec,
+    card: dict[str, Any],
+    out: str | Path,
+    recordings: Sequence[Recording] = (),
+) -> ExportReport:
+    """Write ``out``/1, or the number after the highest there, and its report beside it; see
+    ``service``.
 
-    Beside the graph it holds the model's description and the sha256 of every file, both in
-    ``assets.extra``, where TensorFlow leaves other people's files alone.
+    A folder of numbered versions is what TensorFlow Serving watches; it serves the highest. Beside
+    the graph a version holds the model's description and the sha256 of every file, both in
+    ``assets.extra``, where TensorFlow leaves other people's files alone. It appears under its name
+    only when it has passed the checks of ``gate``, on ``recordings`` too.
 
     Raises:
         UsageError: ``out`` exists and is something else.
+        ModelError: it computes something else than the model.
     """
     out = Path(out)
-    if out.exists() and not (out / "saved_model.pb").is_file() and not _is_empty(out):
-        raise UsageError(f"{out} exists and is not a SavedModel; name another folder or remove it")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and latest_version(out) is None):
+        raise UsageError(
+            f"{out} exists and holds no versions of a SavedModel; name another folder or remove it"
+        )
+    version = out / str((latest_version(out) or 0) + 1)
+    temporary = out / f".{version.name}.{os.getpid()}"
+    out.mkdir(parents=True, exist_ok=True)
     try:
         module = service(model, spec)
         tf.saved_model.save(module, str(temporary), signatures=module.serve)
         _describe(temporary, spec, card)
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
+        exported, reference = SavedModelRecognizer(temporary), KerasRecognizer(model, spec, card)
+        report = ExportReport(
+            path=str(version),
+            precision="float32",
+            size_bytes=sum(p.stat().st_size for p in temporary.rglob("*") if p.is_file()),
+            parameters=sum(int(np.prod(w.shape)) for w in model.trainable_variables),
+            operations=(),
+            differences=compare(exported, reference, recordings),
+            **error_rates(exported, reference, recordings),
+        )
+        refuse_unfit(report)
+        temporary.rename(version)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+    save_report(report, version)
+    return report
 
 
 def _describe(folder: Path, spec: RecogniserSpec, card: dict[str, Any]) -> None:

@@ -98,25 +98,33 @@ class FastRecurrence(keras.layers.RNN):
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         if self.deferred():
             return super().inner_loop(sequences, initial_state, mask=mask, training=training)
-        dtype = "bfloat16" if self.compute_dtype == "bfloat16" else self.product_dtype
-        working = "float64" if self.compute_dtype == "float64" else "float32"
-        weights = [tf.cast(w, working) for w in self.cell.weights]
-        initial_state = [tf.cast(state, working) for state in initial_state]
         # A state that nobody asked for needs no gradient either.
         wanted = len(initial_state) if self.return_state or self.stateful else self.shown
         order = StepOrder(sequences, None if mask is None else lengths_of(mask), self.go_backwards)
-        states = self.recurrence(
-            weights,
-            order.enter(tf.cast(sequences, working)),
-            initial_state,
-            lambda equations, x, state: scan.run(
-                equations, x, state, dtype, min(wanted, equations.states)
-            ),
-        )[:wanted]
+        states = self.all_states(order.enter(sequences), initial_state, wanted)
+        initial_state = [tf.cast(state, self.working_dtype) for state in initial_state]
         final = [order.last(y, h) for y, h in zip(states, initial_state, strict=False)]
         output = tf.concat(states[: self.shown], axis=-1) if self.shown > 1 else states[0]
         output = order.leave(output, repeat=not self.zero_output_for_mask)
         return output[:, -1], output, final
+
+    def all_states(self, x: tf.Tensor, initial_state: scan.Tensors, wanted: int) -> list[tf.Tensor]:
+        """(steps, batch, inputs) in step order -> the first ``wanted`` of the state's tensors after
+        every step, the output first, each (steps, batch, n)."""
+        dtype = "bfloat16" if self.compute_dtype == "bfloat16" else self.product_dtype
+        return self.recurrence(
+            [tf.cast(w, self.working_dtype) for w in self.cell.weights],
+            tf.cast(x, self.working_dtype),
+            [tf.cast(state, self.working_dtype) for state in initial_state],
+            lambda equations, x, state: scan.run(
+                equations, x, state, dtype, min(wanted, equations.states)
+            ),
+        )[:wanted]
+
+    @property
+    def working_dtype(self) -> str:
+        """Of states and of all but matrix products."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
 
     def has_equations(self) -> bool:
         """Whether ``equations`` say all that the layer does, as they must for an export."""

@@ -23,7 +23,9 @@ __all__ = [
     "Transcript",
     "Windows",
     "default_model",
+    "latest_version",
     "open_model",
+    "saved_model_folder",
 ]
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
@@ -54,13 +56,15 @@ def _opened(path: Path) -> BaseRecognizer:
             from speechrnn.runtime.tensorflow import RunRecognizer
 
             return RunRecognizer(path)
-        if (path / "saved_model.pb").is_file():
+        folder = saved_model_folder(path)
+        if folder is not None:
             from speechrnn.runtime.tensorflow import SavedModelRecognizer
 
-            return SavedModelRecognizer(path)
+            return SavedModelRecognizer(folder)
         raise ModelError(
-            f"{path} holds neither model.json nor saved_model.pb; a model is a run directory "
-            "with a finished validation, a SavedModel directory or a .tflite file"
+            f"{path} holds neither model.json nor saved_model.pb, nor a numbered version with one; "
+            "a model is a run directory with a finished validation, a SavedModel directory or a "
+            ".tflite file"
         )
     if not path.exists():
         raise ModelError(
@@ -68,6 +72,22 @@ def _opened(path: Path) -> BaseRecognizer:
             ".tflite file"
         )
     return Recognizer(path)
+
+
+def saved_model_folder(path: Path) -> Path | None:
+    """The SavedModel that ``path`` is, or the highest of the numbered versions that it holds."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    version = latest_version(path)
+    return None if version is None else path / str(version)
+
+
+def latest_version(path: Path) -> int | None:
+    """The highest number among the folders with a SavedModel in ``path``."""
+    if not path.is_dir():
+        return None
+    versions = (p.name for p in path.iterdir() if (p / "saved_model.pb").is_file())
+    return max((int(name) for name in versions if name.isdecimal()), default=None)
 
 
 def default_model() -> Path:

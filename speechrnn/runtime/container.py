@@ -126,16 +126,16 @@ def _checked(content: bytes, path: Path) -> bytes:
     """The flatbuffer in ``content``, once the trailer has vouched for it."""
     if content[4:8] != FLATBUFFER_IDENTIFIER:
         raise ModelError(f"{path} is not a TFLite model ({len(content)} bytes of something else)")
-    body, trailer = content[:-TRAILER_BYTES], content[-TRAILER_BYTES:]
+    trailer = content[-TRAILER_BYTES:]
     magic, digest = trailer[: len(TRAILER_MAGIC)], trailer[len(TRAILER_MAGIC) :]
     if magic != TRAILER_MAGIC:
         raise ModelError(
             f"{path} ends without speechrnn's checksum: it is cut short, damaged or was not "
             "written by `speechrnn export`. Copy or export it again."
         )
-    if hashlib.sha256(body + magic).digest() != digest:
+    if hashlib.sha256(memoryview(content)[: -len(digest)]).digest() != digest:
         raise ModelError(f"{path} is damaged: its checksum differs. Copy or export it again.")
-    return body
+    return content[:-TRAILER_BYTES]
 
 
 def _metadata(model_bytes: bytes) -> bytes | None:

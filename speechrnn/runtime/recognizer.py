@@ -45,6 +45,11 @@ class BaseRecognizer(ABC):
         rejection = card.get("rejection")
         self.rejection = rejection and Rejection.from_dict(rejection)
 
+    @property
+    def streams(self) -> bool:
+        """Whether ``stream`` is to be had."""
+        return False
+
     def transcribe(
         self, source: np.ndarray | str | Path, progress: Progress | None = None
     ) -> Transcript:
@@ -141,10 +146,13 @@ class BaseRecognizer(ABC):
         if not self.spec.streams:
             raise ModelError(
                 "this model reads a recording from both ends, or normalises it as a whole, so it "
-                "cannot stream; train one with model.bidirectional=false and "
-                "features.normalisation=global"
+                "cannot stream; export it with --chunk and --right-context, or train one with "
+                "model.bidirectional=false, and either with features.normalisation=global"
             )
-        raise ModelError(f"a {self.kind} does not stream; export a .tflite file of the model")
+        raise ModelError(
+            f"this {self.kind} takes whole recordings only; export a .tflite file of the model, "
+            "with --lowering nested"
+        )
 
     @abstractmethod
     def _posteriors(self, waveform: np.ndarray) -> np.ndarray:
@@ -171,11 +179,13 @@ class Recognizer(BaseRecognizer):
         super().__init__(loaded.spec, loaded.card)
         if not reject:
             self.rejection = None
+        # The fused LSTM goes on where the last call ended.
+        self._keeps_state = loaded.card.get("lowering") == "fused"
         try:
             self._interpreter = Interpreter(model_content=loaded.model_bytes, num_threads=1)
             self._run = self._interpreter.get_signature_runner("transcribe")
             self._step: Any = None
-            if self.spec.streams:
+            if self.streams:
                 self._step = self._interpreter.get_signature_runner("step")
         except (ValueError, RuntimeError) as error:
             raise ModelError(
@@ -186,7 +196,16 @@ class Recognizer(BaseRecognizer):
 
     def _posteriors(self, waveform: np.ndarray) -> np.ndarray:
         with self._lock:
-            return self._run(waveform=waveform)["log_probs"]
+            try:
+                return self._run(waveform=waveform)["log_probs"]
+            finally:
+                # After a call, not before: until the first there is no memory to be reset.
+                if self._keeps_state:
+                    self._interpreter.reset_all_variables()
+
+    @property
+    def streams(self) -> bool:
+        return self.spec.streams and not self._keeps_state
 
     def _in_parts(self, waveform: np.ndarray, rest: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """What streams loses nothing at the parts' ends: together they are the whole."""

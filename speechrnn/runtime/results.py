@@ -43,7 +43,10 @@ def timed_words(
     def seconds(frame: int) -> float:
         return min((first_frame + frame) * spec.seconds_per_output_frame, duration_s)
 
+    # From a list, as in ``greedy``, so that no memory is kept.
     return tuple(
-        TimedWord(word.text, seconds(word.start_frame), seconds(word.end_frame), word.confidence)
-        for word in heard.words
+        [
+            TimedWord(w.text, seconds(w.start_frame), seconds(w.end_frame), w.confidence)
+            for w in heard.words
+        ]
     )

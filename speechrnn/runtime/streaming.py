@@ -143,8 +143,7 @@ class Stream:
     def _frames_ready(self) -> int:
         """Output frames for which all that they read has been received, and a sample more."""
         features = self._spec.features.frames(self._samples - 1)
-        behind = self._spec.model.context[1]
-        return (features - 1 - behind) // self._spec.model.time_stride + 1 - self._frames
+        return self._spec.model.complete_frames(features) - self._frames
 
     def _advance(self, final: bool) -> None:
         # The last sample waits, so that no device has to bear an empty last piece.

@@ -59,8 +59,10 @@ def cut(
     context: it has at least that much to give.
     """
     features, stride = spec.features, spec.model.time_stride
-    kept = max(1, round(windows.kept_s / spec.seconds_per_output_frame))
-    context = round(windows.context_s / spec.seconds_per_output_frame)
+    unit = max(1, spec.model.chunk)  # a model of chunks is to find them where the whole has them
+    seconds = unit * spec.seconds_per_output_frame
+    kept = unit * max(1, round(windows.kept_s / seconds))
+    context = unit * round(windows.context_s / seconds)
     start = done = 0  # the output frame at which the waveform begins, and the first to give
     for block in _then_nothing(rest):
         waveform = np.concatenate([waveform, block])

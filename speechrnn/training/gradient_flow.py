@@ -8,6 +8,7 @@ frame, and through every later step of its recurrence.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn import ctc
-from speechrnn.errors import MissingExtra
+from speechrnn.errors import MissingExtra, ModelError
 from speechrnn.model import Recogniser, output_frames
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -98,7 +99,14 @@ def walk(model: Recogniser, features: tf.Tensor, frames: tf.Tensor) -> tuple[tf.
     """The model's logits and, for each layer and direction, the outputs that led to them.
 
     The logits are those of ``model(features, frames)``, up to the order of sums.
+
+    Raises:
+        ModelError: the model computes in chunks, where a frame has several gradients.
     """
+    if model.spec.model.chunk:
+        raise ModelError(
+            "the gradient flow of a model in chunks is not defined; build it with model.chunk=0"
+        )
     walks: list[Walk] = []
 
     def walked(index: int, layer: keras.layers.Layer) -> Any:
@@ -122,8 +130,10 @@ def walk(model: Recogniser, features: tf.Tensor, frames: tf.Tensor) -> tuple[tf.
         recurrent=[walked(i, layer) for i, layer in enumerate(model.recurrent)],
         norms=model.norms,
         dropouts=model.dropouts,
+        lookahead=model.lookahead,
         logits=model.logits,
     )
+    parts.stack = functools.partial(Recogniser.stack, cast(Any, parts))
     return Recogniser.call(cast(Any, parts), features, frames), walks
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 import speechrnn
@@ -243,8 +244,11 @@ def _card(
     """Where a model comes from and how good it is; travels with every exported form."""
     return {
         "name": recipe.name,
+        "corpus": recipe.corpus,
+        "licence": recipe.licence,
         "speechrnn": speechrnn.__version__,
         "tensorflow": tf.__version__,
+        "keras": keras.__version__,
         "corpus_sha256": dev_set.index.corpus_sha256,
         "dev_fraction": recipe.data.dev_fraction,  # divides a manifest without splits again
         "train_hours": round(dev_set.index.seconds(TRAIN) / 3600, 3),
@@ -252,11 +256,5 @@ def _card(
         "epoch": position.epoch + 1,
         "step": position.step,
         "seed": recipe.seed,
-        "dev": {
-            "wer": rates.wer,
-            "cer": rates.cer,
-            "wer_ci95": list(rates.wer_ci95),
-            "utterances": rates.utterances,
-            "words": rates.words,
-        },
+        "dev": rates.summary(),
     }

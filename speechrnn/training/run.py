@@ -21,7 +21,11 @@ import keras
 import numpy as np
 
 from speechrnn import model as network
-from speechrnn.errors import ModelError
+from speechrnn import recipe
+from speechrnn.data.dataset import DEV
+from speechrnn.data.index import Index
+from speechrnn.data.shards import waveform_of
+from speechrnn.errors import DataError, ModelError, RecipeError
 from speechrnn.files import write_atomically
 from speechrnn.specs import RecogniserSpec
 from speechrnn.training import checkpoint
@@ -36,6 +40,16 @@ class Trained:
     model: keras.Model
     spec: RecogniserSpec
     card: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An utterance of a run's dev split: ``waveform`` (samples,) float32 at the model's rate."""
+
+    utterance_id: str
+    waveform: np.ndarray
+    text: str
+    speaker: str
 
 
 def save(
@@ -93,3 +107,24 @@ def load(folder: str | Path) -> Trained:
             f"{folder / MODEL} describes another network than its weights are of; train again"
         ) from error
     return Trained(model, spec, card)
+
+
+def dev_recordings(folder: str | Path) -> list[Recording]:
+    """The dev split that the run's model was scored on, out of the prepared shards.
+
+    Empty where these are gone, damaged, or prepared anew from another corpus: a model outlives
+    the recordings it was trained on.
+    """
+    folder = Path(folder)
+    try:
+        settings = recipe.load(folder / "recipe.yaml")
+        index = Index.load(settings.prepared)
+        card = json.loads((folder / MODEL).read_bytes())["card"]
+        if index.corpus_sha256 != card["corpus_sha256"]:
+            return []
+        return [
+            Recording(row.utterance_id, waveform_of(index.read_payload(row)), row.text, row.speaker)
+            for row in index.split(DEV)
+        ]
+    except (RecipeError, DataError, OSError, KeyError, ValueError):
+        return []
