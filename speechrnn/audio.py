@@ -43,21 +43,42 @@ def load(
         AudioError: with ``reason`` missing, empty, unreadable, truncated, non_finite, too_long,
             sample_rate or channels.
     """
+    waveform = np.concatenate(list(blocks(path, sample_rate, max_seconds)))
+    _require_finite(waveform, str(path))
+    return waveform
+
+
+def blocks(
+    path: str | os.PathLike[str], sample_rate: int = 16_000, max_seconds: float | None = None
+) -> Iterator[np.ndarray]:
+    """``load`` in pieces of any length, empty ones too, decoded as they are asked for: a file of
+    hours takes no more memory than one of seconds.
+
+    Raises:
+        AudioError: as ``load`` does, with the first piece that is asked for; truncated and
+            non_finite only when that place is reached.
+    """
     path = Path(path)
     _require_recording(path)
     try:
         with soundfile.SoundFile(path) as file:
             _check_header(file, path)
-            blocks = list(_resampled(_mono_blocks(file, path, max_seconds), file, sample_rate))
+            yield from _resampled(_mono_blocks(file, path, max_seconds), file, sample_rate)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw
         if "SF_INFO struct incomplete" in str(error):  # libsndfile's words for a rate of 0
             raise AudioError(f"{path} says 0 Hz; correct its header", "sample_rate") from error
         raise AudioError(
             f"{path} is no recording that can be read ({error}); give WAV, FLAC, Ogg, Opus or MP3"
         ) from error
-    waveform = np.concatenate(blocks)
-    _require_finite(waveform, str(path))
-    return waveform
+
+
+def promised_seconds(path: str | os.PathLike[str]) -> float | None:
+    """What a recording's header says of its length, for a progress bar; None: nothing to go by."""
+    try:
+        found = soundfile.info(path)
+    except (soundfile.SoundFileError, TypeError):
+        return None
+    return found.frames / found.samplerate if 0 < found.frames < _UNKNOWN_SIZE else None
 
 
 def check(

@@ -7,15 +7,18 @@ model, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from speechrnn.errors import DataError, MissingExtra, SpeechRNNError
@@ -38,6 +41,7 @@ app = typer.Typer(
 console = Console(stderr=True, soft_wrap=True)
 
 REFUSED, INTERRUPTED = 1, 130  # exit codes beside those of ``errors``
+SHORT_WAIT = 2.0  # seconds without a bar
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/an4.yaml.")]
 Overrides = Annotated[
@@ -277,6 +281,9 @@ def transcribe(
     rate: Annotated[
         int, typer.Option(help="With --stream: Hz of the raw 16-bit mono samples on stdin.")
     ] = 16_000,
+    reject: Annotated[
+        bool, typer.Option("--reject/--no-reject", help="Leave out what sounds like noise.")
+    ] = True,
     microphone: Annotated[
         bool, typer.Option("--microphone", help="With --stream, instead of AUDIO.")
     ] = False,
@@ -298,7 +305,7 @@ def transcribe(
 
     recordings = recordings or []
     _check_sources(recordings, stream, microphone, device)
-    recogniser = open_model(model or default_model())
+    recogniser = open_model(model or default_model(), reject)
     if microphone:
         _transcribe_microphone(recogniser, device, timestamps, as_json)
         return
@@ -310,7 +317,8 @@ def transcribe(
     failed = 0
     for path in recordings:
         try:
-            heard = recogniser.transcribe(path)
+            with _progress(path) as advance:
+                heard = recogniser.transcribe(path, advance)
         except DataError as error:
             failed += 1
             complain(str(error))
@@ -323,11 +331,13 @@ def transcribe(
                 "confidence": heard.confidence,
                 "duration_s": heard.duration_s,
                 "words": [dataclasses.asdict(word) for word in heard.words],
+                "rejected": heard.rejected,
             }
         )
+        _tell_rejected(path, heard.rejected)
         if not as_json:
             print(f"{path}\t{heard.text}" if len(recordings) > 1 else heard.text)
-            if not heard.text:
+            if not heard.text and not heard.rejected:
                 console.print(f"{path}: nothing was heard", markup=False, highlight=False)
             if timestamps:
                 _print_times(heard.words)
@@ -335,6 +345,29 @@ def transcribe(
         answer(results, "", as_json)
     if failed:
         raise DataError(f"{failed} of {len(recordings)} recordings could not be transcribed")
+
+
+@contextlib.contextmanager
+def _progress(path: Path) -> Iterator[Callable[[float], None]]:
+    """What to call with the seconds of a recording that are done; a bar where it takes long."""
+    from rich.progress import Progress
+
+    from speechrnn import audio
+
+    begun = time.monotonic()
+    with contextlib.ExitStack() as shown:
+        bar: Progress | None = None
+
+        def advance(seconds: float) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() - begun < SHORT_WAIT:
+                return
+            if bar is None:
+                bar = shown.enter_context(Progress(console=console, transient=True))
+                bar.add_task(escape(path.name), total=audio.promised_seconds(path))
+            bar.update(bar.task_ids[0], completed=seconds)
+
+        yield advance
 
 
 def _check_sources(
@@ -364,8 +397,9 @@ def _transcribe_live(
     if path == Path("-"):
         pieces = live.raw_pcm(sys.stdin.buffer, rate, sample_rate)
     else:
-        pieces = live.cut(audio.load(path, sample_rate), sample_rate)
+        pieces = live.cut(audio.blocks(path, sample_rate), sample_rate)
     _print_live(live.listen(stream, pieces), str(path), timestamps, as_json)
+    _tell_rejected(path, stream.rejected)
 
 
 def _transcribe_microphone(
@@ -387,6 +421,7 @@ def _transcribe_microphone(
     )
     with live.first_interrupt(microphone.stop):
         _print_live(live.listen(stream, microphone), "microphone", timestamps, as_json)
+    _tell_rejected("microphone", stream.rejected)
 
 
 def _print_live(results: Iterable[Any], path: str, timestamps: bool, as_json: bool) -> None:
@@ -409,6 +444,16 @@ def _print_live(results: Iterable[Any], path: str, timestamps: bool, as_json: bo
                 if timestamps:
                     _print_times(heard.words)
             sys.stdout.flush()  # for whoever reads along
+
+
+def _tell_rejected(path: Path | str, stretches: int) -> None:
+    if stretches:
+        noun = "stretch was" if stretches == 1 else "stretches were"
+        console.print(
+            f"{path}: {stretches} {noun} taken for noise; --no-reject writes what was heard",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _print_times(words: Iterable[Any]) -> None:

@@ -11,6 +11,7 @@ from speechrnn.errors import ModelError
 from speechrnn.runtime.recognizer import BaseRecognizer, Recognizer
 from speechrnn.runtime.results import TimedWord, Transcript
 from speechrnn.runtime.streaming import Endpoint, Heard, Stream
+from speechrnn.runtime.windows import Windows
 
 __all__ = [
     "BaseRecognizer",
@@ -20,6 +21,7 @@ __all__ = [
     "Stream",
     "TimedWord",
     "Transcript",
+    "Windows",
     "default_model",
     "latest_version",
     "open_model",
@@ -29,17 +31,26 @@ __all__ = [
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def open_model(path: str | Path) -> BaseRecognizer:
+def open_model(path: str | Path, reject: bool = True) -> BaseRecognizer:
     """MODEL, as the commands take it -> a recogniser.
 
     A run directory, a SavedModel directory or a ``.tflite`` file; only the last works without
     TensorFlow.
 
+    Args:
+        reject: leave out what the model's card says is noise.
+
     Raises:
         ModelError: none of these, or a damaged one.
         MissingExtra: TensorFlow is needed and absent.
     """
-    path = Path(path)
+    recogniser = _opened(Path(path))
+    if not reject:
+        recogniser.rejection = None
+    return recogniser
+
+
+def _opened(path: Path) -> BaseRecognizer:
     if path.is_dir():
         if (path / "model.json").is_file():
             from speechrnn.runtime.tensorflow import RunRecognizer

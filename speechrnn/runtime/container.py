@@ -70,12 +70,19 @@ def parse_description(description: bytes, source: Path) -> tuple[RecogniserSpec,
 
 
 def pack(tflite: bytes, spec: RecogniserSpec, card: dict[str, Any]) -> bytes:
-    """A TFLite flatbuffer and its description -> the bytes of a device file."""
+    """A TFLite flatbuffer and its description, in place of one that it may have -> the bytes of
+    a device file."""
     model = schema.ModelT.InitFromPackedBuf(bytearray(tflite), 0)
     description = _AlignedBuffer(np.frombuffer(describe(spec, card), np.uint8))
-    model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers] + [description]
-    entry = schema.MetadataT(name=METADATA_NAME, buffer=len(model.buffers) - 1)
-    model.metadata = [*(model.metadata or []), entry]
+    model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
+    entries = model.metadata or []
+    old = [entry.buffer for entry in entries if entry.name == METADATA_NAME.encode()]
+    if old:
+        model.buffers[old[0]] = description
+    else:
+        model.buffers.append(description)
+        entries.append(schema.MetadataT(name=METADATA_NAME, buffer=len(model.buffers) - 1))
+    model.metadata = entries
     builder = flatbuffers.Builder(len(tflite))
     builder.Finish(model.Pack(builder), file_identifier=FLATBUFFER_IDENTIFIER)
     content = bytes(builder.Output()) + TRAILER_MAGIC
@@ -102,6 +109,17 @@ def read(path: str | Path) -> Container:
         raise ModelError(f"{path} has no metadata {METADATA_NAME!r}; use `speechrnn export`")
     spec, card = parse_description(description, path)
     return Container(spec=spec, card=card, model_bytes=model)
+
+
+def with_card(path: str | Path, **entries: Any) -> bytes:
+    """The bytes of the device file at ``path`` with these entries of its card replaced or added;
+    the network and its weights stay what they are, byte for byte.
+
+    Raises:
+        ModelError: as ``read`` does.
+    """
+    found = read(path)
+    return pack(found.model_bytes, found.spec, {**found.card, **entries})
 
 
 def _checked(content: bytes, path: Path) -> bytes:

@@ -42,11 +42,12 @@ def raw_pcm(file: BinaryIO, rate: int, sample_rate: int) -> Iterator[np.ndarray]
             return
 
 
-def cut(waveform: np.ndarray, sample_rate: int) -> Iterator[np.ndarray]:
-    """A whole waveform as the pieces in which a microphone would give it."""
+def cut(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+    """A recording's blocks as the pieces in which a microphone would give it, or shorter."""
     length = max(1, round(BLOCK_SECONDS * sample_rate))
-    for start in range(0, len(waveform), length):
-        yield waveform[start : start + length]
+    for block in blocks:
+        for start in range(0, len(block), length):
+            yield block[start : start + length]
 
 
 class Device(Protocol):

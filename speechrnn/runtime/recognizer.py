@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,67 +14,116 @@ from ai_edge_litert.interpreter import Interpreter
 
 from speechrnn import audio
 from speechrnn.decoding.greedy import greedy
+from speechrnn.decoding.rejection import Rejection, without_noise
 from speechrnn.errors import ModelError
 from speechrnn.runtime import container
 from speechrnn.runtime.results import Transcript, timed_words
 from speechrnn.runtime.streaming import Endpoint, State, Stream
-from speechrnn.runtime.waveform import checked_waveform
+from speechrnn.runtime.waveform import checked_blocks
+from speechrnn.runtime.windows import Windows, beginning, cut, of_length
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import Alphabet
+
+Progress = Callable[[float], None]
 
 
 class BaseRecognizer(ABC):
     """What every form of a trained model offers; a form supplies ``_posteriors``.
 
     ``kind`` names the form; ``spec`` and ``card`` describe the model, ``alphabet`` reads its
-    labels.
+    labels. ``windows`` says from which length on a recording is computed in parts; ``rejection``
+    which stretches are taken for noise, from the card: None rejects nothing.
     """
 
     kind: ClassVar[str]
+    windows: Windows = Windows()
 
     def __init__(self, spec: RecogniserSpec, card: dict[str, Any]):
         self.spec = spec
         self.card = card
         self.alphabet = Alphabet(spec.alphabet)
+        rejection = card.get("rejection")
+        self.rejection = rejection and Rejection.from_dict(rejection)
 
     @property
     def streams(self) -> bool:
         """Whether ``stream`` is to be had."""
         return False
 
-    def transcribe(self, source: np.ndarray | str | Path) -> Transcript:
+    def transcribe(
+        self, source: np.ndarray | str | Path, progress: Progress | None = None
+    ) -> Transcript:
         """A waveform, as ``log_probs`` takes it, or the path of a recording -> its text.
+
+        A recording of any length: a long one is decoded and computed in parts, in the memory
+        that ``windows.whole_s`` takes and 14 MB an hour for the posteriors of 28 labels.
+
+        Args:
+            progress: called with the seconds of the recording that are done, after each part.
 
         Raises:
             AudioError: the recording or the waveform cannot be used.
         """
         rate = self.spec.features.sample_rate
-        waveform = audio.load(source, rate) if isinstance(source, str | Path) else source
-        waveform = checked_waveform(waveform)
-        log_probs = self.log_probs(waveform)
-        heard = greedy(log_probs, self.alphabet)
-        duration = len(waveform) / rate
+        given = audio.blocks(source, rate) if isinstance(source, str | Path) else iter([source])
+        samples = 0
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal samples
+            for block in itertools.chain.from_iterable(map(checked_blocks, given)):
+                samples += len(block)
+                yield block
+
+        log_probs = self._joined(counted(), progress)
+        duration = samples / rate
+        heard, rejected = greedy(log_probs, self.alphabet), 0
+        if self.rejection:
+            frame = self.spec.seconds_per_output_frame
+            heard, rejected = without_noise(heard, log_probs, self.rejection, frame)
         return Transcript(
             text=heard.text,
             words=timed_words(heard, self.spec, duration),
             confidence=heard.confidence,
             duration_s=duration,
             log_probs=log_probs,
+            rejected=rejected,
         )
 
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:
         """(samples,) at the model's sample rate -> (frames, alphabet size) float32.
 
         Natural logarithms of the posteriors, label 0 the blank. Floats lie in [-1, 1]; int16 is
-        scaled. Less than one window of samples gives no frames, and so no text.
+        scaled. Less than one window of samples gives no frames, and so no text. What is longer
+        than ``windows.whole_s`` is computed in parts, see ``Windows``; the number of frames is
+        ``spec.output_frames(samples)`` in any case.
 
         Raises:
             AudioError: another shape or dtype, non-finite or unscaled samples.
         """
-        waveform = checked_waveform(waveform)
-        if self.spec.features.frames(len(waveform)) == 0:
-            return np.zeros([0, self.spec.alphabet.size], np.float32)
-        return self._posteriors(waveform)
+        return self._joined(checked_blocks(waveform))
+
+    def _joined(self, blocks: Iterable[np.ndarray], progress: Progress | None = None) -> np.ndarray:
+        """The log_probs of a recording in checked float32 blocks of any length."""
+        whole = round(self.windows.whole_s * self.spec.features.sample_rate)
+        waveform, rest = beginning(blocks, whole)
+        if rest is not None:
+            parts = self._in_parts(waveform, rest)
+        elif self.spec.features.frames(len(waveform)) > 0:
+            parts = iter([self._posteriors(waveform)])
+        else:
+            parts = iter(())
+        joined, frames = [np.zeros([0, self.spec.alphabet.size], np.float32)], 0
+        for part in parts:
+            joined.append(part)
+            frames += len(part)
+            if progress:
+                progress(frames * self.spec.seconds_per_output_frame)
+        return np.concatenate(joined)
+
+    def _in_parts(self, waveform: np.ndarray, rest: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The log_probs of a recording that begins with ``waveform``, part by part."""
+        for window, kept in cut(waveform, rest, self.spec, self.windows):
+            yield self._posteriors(window)[kept].copy()  # not a view that keeps the context alive
 
     def stream(self, endpoint: Endpoint | None = None) -> Stream:
         """A recording to be heard while it goes on: ``feed`` it pieces, then ``finish``.
@@ -114,15 +165,20 @@ class Recognizer(BaseRecognizer):
     Runs on one thread, which is fastest for a recurrent network. Several threads may share one
     recogniser; they take turns.
 
+    Args:
+        reject: leave out what the model's card says is noise, see ``rejection``.
+
     Raises:
         ModelError: the file is missing, foreign or damaged.
     """
 
     kind = "tflite"
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, reject: bool = True):
         loaded = container.read(path)
         super().__init__(loaded.spec, loaded.card)
+        if not reject:
+            self.rejection = None
         # The fused LSTM goes on where the last call ended.
         self._keeps_state = loaded.card.get("lowering") == "fused"
         try:
@@ -151,10 +207,19 @@ class Recognizer(BaseRecognizer):
     def streams(self) -> bool:
         return self.spec.streams and not self._keeps_state
 
+    def _in_parts(self, waveform: np.ndarray, rest: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """What streams loses nothing at the parts' ends: together they are the whole."""
+        if self._step is None:
+            return super()._in_parts(waveform, rest)
+        piece = round(self.windows.kept_s * self.spec.features.sample_rate)
+        return self.stream().log_probs(of_length(piece, waveform, rest))
+
     def stream(self, endpoint: Endpoint | None = None) -> Stream:
         if self._step is None:
             return super().stream(endpoint)
-        return Stream(self.spec, self._first_state(), self._stepped, endpoint or Endpoint())
+        return Stream(
+            self.spec, self._first_state(), self._stepped, endpoint or Endpoint(), self.rejection
+        )
 
     def _first_state(self) -> State:
         inputs = self._step.get_input_details()

@@ -32,6 +32,7 @@ class Transcript:
     confidence: float  # mean probability of the symbols, 0 to 1
     duration_s: float
     log_probs: np.ndarray  # (frames, alphabet size), what other decoders start from
+    rejected: int = 0  # stretches taken for noise: in log_probs, not in text and words
 
 
 def timed_words(

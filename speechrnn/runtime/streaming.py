@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from speechrnn.decoding.greedy import greedy
+from speechrnn.decoding.rejection import Rejection, without_noise
 from speechrnn.runtime.results import TimedWord, timed_words
 from speechrnn.runtime.waveform import checked_waveform
 from speechrnn.specs import RecogniserSpec
@@ -47,13 +48,27 @@ class Heard:
     confidence: float
     is_final: bool
     log_probs: np.ndarray  # (frames, alphabet size), of this result alone
+    rejected: int = 0  # stretches taken for noise: in log_probs, not in text and words
 
 
 class Stream:
-    """One recording, heard while it goes on; see ``Recognizer.stream``."""
+    """One recording, heard while it goes on; see ``Recognizer.stream``.
 
-    def __init__(self, spec: RecogniserSpec, state: State, step: Step, endpoint: Endpoint):
+    ``rejected`` counts the stretches of final results that were taken for noise; one of which
+    nothing is left is not given.
+    """
+
+    def __init__(
+        self,
+        spec: RecogniserSpec,
+        state: State,
+        step: Step,
+        endpoint: Endpoint,
+        rejection: Rejection | None = None,
+    ):
         self._spec, self._state, self._step, self._endpoint = spec, state, step, endpoint
+        self._rejection = rejection
+        self.rejected = 0
         self._alphabet = Alphabet(spec.alphabet)
         self._silent = {BLANK} | {
             label for label, symbol in enumerate(spec.alphabet.symbols, 1) if symbol.isspace()
@@ -95,7 +110,27 @@ class Stream:
         self._ended = True
         if self._spec.output_frames(self._samples) > self._frames:
             self._advance(final=True)
-        return self._heard(is_final=True)
+        heard = self._heard(is_final=True)
+        self.rejected += heard.rejected
+        return heard
+
+    def log_probs(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """A whole recording in checked float32 blocks -> its posteriors piece by piece, without
+        results and endpoints; ends the stream.
+
+        Together (frames, alphabet size) of the recording. Shorter blocks than a frame will do.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        self._refuse_ended()
+        for block in blocks:
+            self._receive(block)
+            if self._frames_ready() > 0:
+                self._advance(final=False)
+                piece, self._log_probs = self._log_probs, self._log_probs[:0]
+                yield piece
+        yield self.finish().log_probs
 
     def _refuse_ended(self) -> None:
         if self._ended:
@@ -124,6 +159,7 @@ class Stream:
         if not self._ended_here(heard):
             return [heard]
         self._since, self._log_probs = self._frames, self._log_probs[:0]
+        self.rejected += heard.rejected
         return [dataclasses.replace(heard, is_final=True)] if heard.text else []
 
     def _ended_here(self, heard: Heard) -> bool:
@@ -131,10 +167,14 @@ class Stream:
         said = np.flatnonzero(~np.isin(best, list(self._silent)))
         quiet = len(best) - (said[-1] + 1 if said.size else 0)
         seconds = self._spec.seconds_per_output_frame
-        return self._endpoint.reached(len(best) * seconds, quiet * seconds, bool(heard.text))
+        has_words = bool(heard.text) or heard.rejected > 0
+        return self._endpoint.reached(len(best) * seconds, quiet * seconds, has_words)
 
     def _heard(self, is_final: bool) -> Heard:
-        found = greedy(self._log_probs, self._alphabet)
+        found, rejected = greedy(self._log_probs, self._alphabet), 0
+        if self._rejection:
+            frame = self._spec.seconds_per_output_frame
+            found, rejected = without_noise(found, self._log_probs, self._rejection, frame)
         duration = self._samples / self._spec.features.sample_rate
         words = timed_words(found, self._spec, duration, self._since)
-        return Heard(found.text, words, found.confidence, is_final, self._log_probs)
+        return Heard(found.text, words, found.confidence, is_final, self._log_probs, rejected)

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from speechrnn import audio
 from speechrnn.errors import AudioError
 
+_BLOCK = 65_536  # samples that are checked and converted at a time
 
-def checked_waveform(waveform: np.ndarray) -> np.ndarray:
+
+def checked_blocks(waveform: np.ndarray) -> Iterator[np.ndarray]:
+    """``checked_waveform`` piece by piece, so that a long one is not copied as a whole."""
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1 or len(waveform) <= _BLOCK:
+        yield checked_waveform(waveform)
+        return
+    for start in range(0, len(waveform), _BLOCK):
+        yield checked_waveform(waveform[start : start + _BLOCK], start)
+
+
+def checked_waveform(waveform: np.ndarray, first: int = 0) -> np.ndarray:
     """(samples,) float32, float64 or int16 -> float32 in about [-1, 1]. Empty and silent will do.
+
+    Args:
+        first: the sample of the recording with which the waveform begins, for messages.
 
     Raises:
         AudioError: with ``reason`` channels, dtype, non_finite or too_loud.
@@ -28,7 +45,8 @@ def checked_waveform(waveform: np.ndarray) -> np.ndarray:
     if not np.isfinite(waveform).all():
         at = int(np.flatnonzero(~np.isfinite(waveform))[0])
         raise AudioError(
-            f"sample {at} of the waveform is {waveform[at]}; all must be finite. Record it again.",
+            f"sample {first + at} of the waveform is {waveform[at]}; all must be finite. Record it "
+            "again.",
             "non_finite",
         )
     peak = float(np.abs(waveform).max(initial=0))
