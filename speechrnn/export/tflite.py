@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from speechrnn.errors import UsageError
+from speechrnn.errors import ScoringError, UsageError
+from speechrnn.evaluation.rejection import tune
 from speechrnn.export.convert import convert
 from speechrnn.export.fused import without_clipping
 from speechrnn.export.gate import (
@@ -45,7 +46,8 @@ def export_tflite(
     ``precision`` is that of the weights: float32, float16 or int8; what is computed with them
     is float32. ``lowering`` is ``LoweredRecogniser``'s: fused files do not stream. The file appears
     under its name only when it has passed every check, on ``recordings`` too, which
-    ``training.run.dev_recordings`` gives.
+    ``training.run.dev_recordings`` gives. Those also say how unsure the model may be before what it
+    hears is taken for noise (``evaluation.rejection``), which the file's card then holds.
 
     Raises:
         UsageError: another precision or lowering, or ``fused`` of a cell other than lstm.
@@ -64,6 +66,7 @@ def export_tflite(
         candidate = Path(folder) / "candidate.tflite"
         candidate.write_bytes(content)
         exported, reference = Recognizer(candidate), KerasRecognizer(model, spec, card)
+        content = _with_rejection(candidate, exported, recordings)
         report = ExportReport(
             path=str(out),
             precision=precision,
@@ -79,6 +82,17 @@ def export_tflite(
     write_atomically(out, content)
     save_report(report, out)
     return report
+
+
+def _with_rejection(
+    candidate: Path, exported: Recognizer, recordings: Sequence[Recording]
+) -> bytes:
+    """The file, with what it takes for noise where that can be told."""
+    try:
+        rejection = tune(exported, [(r.waveform, r.text) for r in recordings])
+    except ScoringError:  # no recordings, or a model that hears no word of them
+        return candidate.read_bytes()
+    return container.with_card(candidate, rejection=rejection.to_dict())
 
 
 def _convert(
