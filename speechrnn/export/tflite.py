@@ -31,6 +31,8 @@ from speechrnn.runtime.tensorflow import KerasRecognizer
 from speechrnn.specs import RecogniserSpec
 from speechrnn.training.run import Recording
 
+NOISE_MINUTES = 10.0  # heard to tell how much of it is taken for speech
+
 
 def export_tflite(
     model: keras.Model,
@@ -89,7 +91,7 @@ def _with_rejection(
 ) -> bytes:
     """The file, with what it takes for noise where that can be told."""
     try:
-        rejection = tune(exported, [(r.waveform, r.text) for r in recordings])
+        rejection = tune(exported, [(r.waveform, r.text) for r in recordings], NOISE_MINUTES)
     except ScoringError:  # no recordings, or a model that hears no word of them
         return candidate.read_bytes()
     return container.with_card(candidate, rejection=rejection.to_dict())
