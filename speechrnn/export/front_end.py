@@ -44,7 +44,11 @@ class FrontEnd:
 
     def whole(self, waveform: tf.Tensor) -> tf.Tensor:
         """(samples,), one window or more -> (frames, width)."""
-        x = tf.pad(self.features(waveform), [[self._before, 0], [0, 0]])[tf.newaxis]
+        return self.subsampled(self.features(waveform))
+
+    def subsampled(self, features: tf.Tensor) -> tf.Tensor:
+        """(feature frames, dimension) of a whole recording -> (frames, width)."""
+        x = tf.pad(features, [[self._before, 0], [0, 0]])[tf.newaxis]
         total = tf.shape(x)[1] - self._before
         outputs = self._spec.model.output_frames(total)
         return self._subsampling(self._ending_after(x, outputs), tf.constant(0), total)
