@@ -252,7 +252,8 @@ def _nested_loop(
         return i + 1, written.write(i, tf.reshape(outputs, [block_frames, width])), state
 
     outputs, _ = _loop(tf.shape(blocks)[0], body, [block_frames, width], list(initial))
-    outputs = tf.reshape(outputs, [-1, 1, width])[:frames]
+    # Not outputs[:frames]: that is another operation, which copies number by number.
+    outputs = tf.slice(tf.reshape(outputs, [-1, 1, width]), [0, 0, 0], tf.stack([frames, 1, width]))
     return tf.split(outputs, count, axis=-1)
 
 
