@@ -1,4 +1,4 @@
-"""The benchmark of the recurrent layers: what it counts, and one run of the smallest size."""
+"""The benchmarks: what they count, and one run of the smallest size of each."""
 
 from __future__ import annotations
 
@@ -139,3 +139,70 @@ def test_a_missing_pytorch_is_said_and_left_out(run):
         ["pytorch-dense", "pytorch-packed"], reason
     )
     assert reason in printed
+
+
+TINY = ["--units=8", "--layers=2", "--mels=16", "--channels=12", "--symbols=6", "--rounds=1",
+        "--seconds=0"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inference_run(tmp_path_factory):
+    """A run of the exported file where nothing else is installed: its JSON, and what it printed."""
+    folder = tmp_path_factory.mktemp("inference")
+    for package in ("torch", "onnxruntime"):
+        (folder / f"{package}.py").write_text("raise ImportError('not here')\n")
+    written, printed = folder / "found.json", io.StringIO()
+    forms = ["litert-float32", "pytorch-float32", "onnx-int8"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.syspath_prepend(str(FOLDER))
+        importlib.import_module("inference").main(
+            [*TINY, "--json", str(written), "--forms", *forms]
+        )
+    return json.loads(written.read_text()), printed.getvalue()
+
+
+def test_inference_is_timed_once_it_agrees_with_keras(inference_run):
+    found, printed = inference_run
+    (row,) = found["rows"]
+    assert row["form"] == "litert-float32" and 0 < row["best"] <= row["median"]
+    assert row["difference"] <= 1e-4
+    assert "LiteRT" in printed
+
+
+def test_missing_runtimes_are_said_and_left_out(inference_run):
+    found, printed = inference_run
+    assert found["left_out"] == {
+        "pytorch-float32": "PyTorch is not installed: pip install torch",
+        "onnx-int8": "ONNX Runtime is not installed: pip install onnx onnxruntime",
+    }
+    assert all(reason in printed for reason in found["left_out"].values())
+
+
+def test_a_form_that_computes_something_else_is_left_out(script):
+    networks, left_out = script("networks"), script("implementations").LeftOut
+    right = np.log(np.full([5, 3], 1 / 3, np.float32))
+    assert networks.difference(right + 0.1, right) == pytest.approx(0.1 / (1 + np.log(3)), rel=1e-5)
+    with pytest.raises(left_out, match=r"it gives \(4, 3\) instead of \(5, 3\)"):
+        networks.difference(right[1:], right)
+
+
+@pytest.mark.parametrize("form", ["pytorch-float32", "onnx-float32"])
+def test_the_others_run_the_same_network(script, form, tmp_path):
+    pytest.importorskip({"p": "torch", "o": "onnxruntime"}[form[0]], reason="optional")
+    networks, workers = script("networks"), script("workers")
+    tiny = networks.Network(units=8, layers=2, mels=16, channels=3, symbols=6)
+    script("exported_network").write(tiny, [0.7], [], tmp_path)
+    worker = workers.Worker(form, tiny, folder=str(tmp_path))  # LeftOut if they differ
+    worker.measure("difference", 0)
+    assert worker.first_result <= networks.FLOAT32_LIMIT
+    worker.close()
+
+
+def test_ratios_of_inference_are_to_the_faster_row_of_onnx_runtime(script):
+    rounds = {"litert-int8": [3.0, 2.0], "onnx-float32": [4.0], "onnx-int8": [1.0, 2.0],
+              "onnx-int8-float-convolutions": [0.5]}  # fmt: skip
+    rows = [{"form": name, "rounds": {"10": times}} for name, times in rounds.items()]
+    script("inference").add_ratios(rows, 10.0)
+    assert rows[0]["median"] == 2.5
+    assert rows[0]["ratios"] == {"of ORT float32": 0.5, "of ORT int8": 4.0}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from implementations import STACKS, Actions, LeftOut, timed
+from networks import FORMS, actions
 from shapes import Shape
 
 
@@ -34,7 +35,10 @@ def peak_memory() -> int:
 
 def build(job: dict[str, Any]) -> Actions:
     """What this process can be told to do. A stack trains and infers; the rest is in parts.py."""
-    name, shape = job["implementation"], Shape(**job["shape"])
+    name = job["implementation"]
+    if name in FORMS:
+        return actions(job)
+    shape = Shape(**job["shape"])
     if name not in STACKS:
         return importlib.import_module("parts").build(job, shape)
     if name.startswith("pytorch"):
@@ -43,7 +47,9 @@ def build(job: dict[str, Any]) -> Actions:
 
 
 def versions() -> dict[str, str]:
-    names = [name for name in ("tensorflow", "keras", "torch") if name in sys.modules]
+    names = [
+        name for name in ("tensorflow", "keras", "torch", "onnxruntime") if name in sys.modules
+    ]
     return {name: sys.modules[name].__version__ for name in names}
 
 
@@ -56,18 +62,18 @@ def main(job: str) -> None:
         print(json.dumps(found), file=answers, flush=True)
 
     try:
-        actions = build(json.loads(job))
+        known = build(json.loads(job))
     except LeftOut as reason:
         answer(left_out=str(reason))
         return
     found = versions() | {"python": platform.python_version()}
-    answer(actions=list(actions), versions=found, memory=peak_memory())
+    answer(actions=list(known), versions=found, memory=peak_memory())
     for line in sys.stdin:
         order = json.loads(line)
         if order["do"] == "memory":
             answer(memory=peak_memory())
         else:
-            seconds, result = timed(actions[order["do"]], order["seconds"])
+            seconds, result = timed(known[order["do"]], order["seconds"])
             answer(seconds=seconds, result=result if isinstance(result, float) else None)
 
 

@@ -45,7 +45,7 @@ def rows(bench: Bench, times: dict[str, Times], shape: Shape) -> list[dict[str, 
         worker = bench.workers[name]
         row["peak_memory_bytes"] = worker.peak_memory()
         row["memory_before_bytes"] = worker.memory_before
-        row["first_loss"] = worker.first_loss
+        row["first_loss"] = worker.first_result
         work = multiply_adds(shape, row["padding"])
         for action, rounds in by_action.items():
             row[action] = summary(rounds)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from implementations import LeftOut
+from networks import Network
 from rich.progress import Progress
 from shapes import Shape
 
@@ -31,8 +32,9 @@ class Worker:
         LeftOut: it cannot measure this here, or it has ended with an error.
     """
 
-    def __init__(self, implementation: str, shape: Shape, **job: Any):
-        self.implementation, self.shape = implementation, shape
+    def __init__(self, implementation: str, shape: Shape | Network, **job: Any):
+        self.implementation = implementation
+        self.shape: Any = shape
         job |= {"implementation": implementation, "shape": asdict(shape)}
         path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
         # Not a pipe, which would fill up unread.
@@ -49,13 +51,13 @@ class Worker:
         self.actions: list[str] = found["actions"]
         self.versions: dict[str, str] = found["versions"]
         self.memory_before: int = found["memory"]
-        self.first_loss: float | None = None
+        self.first_result: float | None = None
 
     def measure(self, action: str, seconds: float) -> float:
         """Mean time of one ``action``, repeated for at least ``seconds``."""
         found = self._ask({"do": action, "seconds": seconds})
-        if self.first_loss is None:
-            self.first_loss = found["result"]
+        if self.first_result is None:
+            self.first_result = found["result"]
         return found["seconds"]
 
     def peak_memory(self) -> int:
@@ -111,7 +113,7 @@ class Bench:
         for worker in self.workers.values():
             worker.close()
 
-    def start(self, label: str, implementation: str, shape: Shape, **job: Any) -> None:
+    def start(self, label: str, implementation: str, shape: Shape | Network, **job: Any) -> None:
         """A worker, or the reason why there is none."""
         task = self.progress.add_task(f"start {label}", total=None)
         try:

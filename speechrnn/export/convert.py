@@ -38,6 +38,9 @@ def main(saved_model: str, out: str, precision: str) -> None:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
+    # A loop writes its outputs in place. Without this it cuts and joins tensors whose shapes are
+    # known only then, so that the runtime plans every iteration anew and copies inputs as well.
+    converter._experimental_enable_dynamic_update_slice = True
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]  # weights only, without a data set
     if precision == "float16":

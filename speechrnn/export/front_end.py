@@ -44,7 +44,11 @@ class FrontEnd:
 
     def whole(self, waveform: tf.Tensor) -> tf.Tensor:
         """(samples,), one window or more -> (frames, width)."""
-        x = tf.pad(self.features(waveform), [[self._before, 0], [0, 0]])[tf.newaxis]
+        return self.subsampled(self.features(waveform))
+
+    def subsampled(self, features: tf.Tensor) -> tf.Tensor:
+        """(feature frames, dimension) of a whole recording -> (frames, width)."""
+        x = tf.pad(features, [[self._before, 0], [0, 0]])[tf.newaxis]
         total = tf.shape(x)[1] - self._before
         outputs = self._spec.model.output_frames(total)
         return self._subsampling(self._ending_after(x, outputs), tf.constant(0), total)
@@ -76,7 +80,8 @@ class FrontEnd:
         reach = self._before + self._behind
         missing = reach + self._spec.model.time_stride * (1 + more)
         x = tf.pad(x, [[0, 0], [0, missing], [0, 0]])
-        return x[:, : (outputs - 1) * self._spec.model.time_stride + reach + 1]
+        frames = (outputs - 1) * self._spec.model.time_stride + reach + 1
+        return tf.slice(x, [0, 0, 0], tf.stack([1, frames, x.shape[2]]))
 
 
 class ExactProduct:
@@ -204,21 +209,35 @@ def _convolved(
     strides: tuple[int, int],
     frame_by_frame: bool,
 ) -> tf.Tensor:
-    """A convolution and ReLU, unpadded along time, padded along frequency.
+    """A convolution and ReLU, unpadded along time, padded along frequency, of just the frames that
+    its outputs read.
 
     Where its weights are int8 the runtime rounds its inputs relative to the largest of a row of
     the batch. With the whole recording in one row, what is said later, or in another piece,
-    would change what was heard before. With a frame in each the whole network takes a fifth
-    more time, so that float weights do without.
+    would change what was heard before. So each output's frames become a row.
     """
+    if frame_by_frame and kernel.size >= SMALL_WEIGHTS:
+        x = _windows(x, kernel.shape[0], strides[0])
     x = tf.pad(x, [[0, 0], [0, 0], [1, 1], [0, 0]])
-    if not frame_by_frame or kernel.size < SMALL_WEIGHTS:
-        return tf.nn.relu(tf.nn.conv2d(x, kernel, strides, "VALID") + bias)
-    height = kernel.shape[0]
-    frames = (tf.shape(x)[1] - height) // strides[0] + 1
-    taps = [x[0, i : i + (frames - 1) * strides[0] + 1 : strides[0]] for i in range(height)]
-    y = tf.nn.relu(tf.nn.conv2d(tf.stack(taps, axis=1), kernel, strides, "VALID") + bias)
+    y = tf.nn.relu(tf.nn.conv2d(x, kernel, strides, "VALID") + bias)
     return tf.reshape(y, [1, -1, y.shape[2], y.shape[3]])
+
+
+def _windows(x: tf.Tensor, height: int, stride: int) -> tf.Tensor:
+    """(1, (n - 1) * stride + height, width, channels) -> n windows of ``height`` frames.
+
+    Put together from groups of ``stride`` frames: a slice with steps copies number by number.
+    """
+    width, channels = x.shape[2:]
+    x = tf.pad(x, [[0, 0], [0, -height % stride], [0, 0], [0, 0]])
+    groups = tf.reshape(x, [-1, stride, width, channels])
+    n = tf.shape(groups)[0] - -(-height // stride) + 1
+    taken = [min(stride, height - start) for start in range(0, height, stride)]
+    parts = [
+        tf.slice(groups, [i, 0, 0, 0], tf.stack([n, frames, width, channels]))
+        for i, frames in enumerate(taken)
+    ]
+    return tf.concat(parts, axis=1)
 
 
 SUBSAMPLING: dict[type, Callable[..., Subsampling]] = {Stack: _stack, Convolutions: _convolutions}

@@ -2,8 +2,8 @@
 
 Keras's own graph will not do: its loop converts to operations that device runtimes lack, or to
 one that copies all outputs at every frame, which is quadratic in the length. Here the products
-with the inputs stand before the loop, as one product over all frames, and the loop is two
-nested ones: the inner fills a block of frames, the outer appends finished blocks.
+with the inputs are taken of a block of frames at a time, before the loop over its frames, and
+loops are nested: each fills a block of what the next one outwards puts side by side.
 
 Weights are taken out of the Keras layers as arrays and become constants of the graph, so that
 no variable can be left behind in the conversion.
@@ -12,6 +12,7 @@ no variable can be left behind in the conversion.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,10 +28,13 @@ from speechrnn.model import Recogniser, hands_up_cells
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import BLANK
 
-# Measured with 3 x BiLSTM(256) on one core, 10 s of audio. Blocks of 32 frames with 1, 2 and 4 an
-# iteration: 80, 71 and 68 ms in float32; 41, 36 and 34 in int8. Blocks of 64 gained nothing.
-BLOCK_FRAMES = 32  # of the inner loop
-UNROLLED_FRAMES = 4  # in each of its iterations, a divisor of BLOCK_FRAMES
+# Frames in one turn of the innermost loop, in all its turns, and so on outwards. A loop carries
+# what it writes, and the runtime copies that at every turn: with few levels a long recording
+# takes more than its share. Measured with 3 x BiLSTM(256) on one core, int8, 10 and 160 s of
+# audio, in milliseconds: two levels of 4 and 32 frames 18 and 480; 4, 32 and 512: 19 and 360;
+# these: 20 and 345. In float32 two levels take 43 and 990, these 47 and 820.
+LEVELS = (4, 32, 128, 1024)
+STREAMING_LEVELS = LEVELS[:1]  # a piece has few frames
 
 LOWERINGS = ("nested", "fused")  # of the recurrence: loops, or one operation
 
@@ -215,8 +219,12 @@ class LoweredRecogniser(tf.Module):
             return i + 1, written.write(i, self._log_probs(y[:chunk])), after
 
         chunks = (outputs + chunk - 1) // chunk
-        log_probs, after = _loop(chunks, body, [chunk, labels], list(state))
-        return tf.reshape(log_probs, [-1, labels])[:outputs], list(after)
+        written = tf.TensorArray(tf.float32, chunks, element_shape=[chunk, labels])
+        _, written, after = tf.while_loop(
+            lambda i, *_: i < chunks, body, (tf.constant(0), written, list(state))
+        )
+        log_probs = tf.reshape(written.stack(), [-1, labels])
+        return tf.slice(log_probs, [0, 0], tf.stack([outputs, labels])), list(after)
 
     def _stack(
         self, x: tf.Tensor, state: State | None, chunk: Chunk | None = None
@@ -303,12 +311,10 @@ class Recurrent:
         shown = self._layer.shown
         if state is None:
             initial = [tf.zeros([1, size]) for size in self.state_sizes]
-            run = functools.partial(_nested_loop, sequences=shown, block_frames=BLOCK_FRAMES)
+            run = functools.partial(_nested_loop, sequences=shown, levels=LEVELS)
         else:
             initial = list(state)
-            run = functools.partial(
-                _nested_loop, sequences=len(initial), block_frames=UNROLLED_FRAMES
-            )
+            run = functools.partial(_nested_loop, sequences=len(initial), levels=STREAMING_LEVELS)
         # One utterance: the batch axis of the scan's step order comes and goes.
         states = self._layer.recurrence(self._weights, tf.expand_dims(x, 1), initial, run)
         states = [tf.reshape(sequence, [-1, sequence.shape[2]]) for sequence in states]
@@ -360,46 +366,90 @@ def _one_way(layer: keras.layers.Layer, lowering: str) -> Recurrent | FusedLSTM:
 
 
 def _nested_loop(
-    cell: layers.Equations, x: tf.Tensor, initial: State, sequences: int, block_frames: int
+    cell: layers.Equations, x: tf.Tensor, initial: State, sequences: int, levels: Sequence[int]
 ) -> list[tf.Tensor]:
     """``scan.run`` in operations of the device: (frames, 1, inputs) -> ``sequences`` of the states.
 
     Zeros fill the last block: a backward layer's input must be reversed before it comes here.
+
+    Args:
+        levels: frames in a block of every level, the smallest first, each a multiple of the one
+            before. The largest shrinks to what the recording has.
     """
-    count = min(sequences, cell.states)
-    frames, width = tf.shape(x)[0], count * cell.units
-    iterations = block_frames // UNROLLED_FRAMES
-    projected = cell.inputs(tf.reshape(x, [-1, x.shape[2]]))
-    projected = tf.pad(projected, [[0, -frames % block_frames], [0, 0]])
-    blocks = tf.reshape(projected, [-1, iterations, UNROLLED_FRAMES, projected.shape[1]])
-
-    def run_block(block: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
-            outputs = []
-            for row in tf.split(tf.gather(block, i), UNROLLED_FRAMES):
-                u = tf.matmul(state[0], cell.recurrent)
-                state, _ = cell.step(row, u, state, cell.vectors)
-                outputs.append(tf.concat(state[:count], axis=-1))
-            return i + 1, written.write(i, tf.concat(outputs, axis=0)), list(state)
-
-        return _loop(tf.constant(iterations), body, [UNROLLED_FRAMES, width], state)
-
-    def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
-        outputs, state = run_block(tf.gather(blocks, i), state)
-        return i + 1, written.write(i, tf.reshape(outputs, [block_frames, width])), state
-
-    outputs, _ = _loop(tf.shape(blocks)[0], body, [block_frames, width], list(initial))
-    outputs = tf.reshape(outputs, [-1, 1, width])[:frames]
+    count, frames = min(sequences, cell.states), tf.shape(x)[0]
+    x = tf.reshape(x, [-1, x.shape[2]])
+    if len(levels) == 1:
+        x = cell.inputs(x)
+    shape = _blocks(frames, levels[1:] or levels)
+    x = tf.pad(x, [[0, tf.reduce_prod(shape) - frames], [0, 0]])
+    x = tf.reshape(x, tf.concat([shape, x.shape[1:]], axis=0))
+    width = count * cell.units
+    room = tf.zeros(tf.concat([shape, [width]], axis=0))
+    loops = _Loops(cell, count, levels[0])
+    outputs, _ = loops(x, room, frames, list(initial))
+    # Not outputs[:frames]: that is another operation, which copies number by number.
+    outputs = tf.slice(tf.reshape(outputs, [-1, 1, width]), [0, 0, 0], tf.stack([frames, 1, width]))
     return tf.split(outputs, count, axis=-1)
 
 
-def _loop(
-    iterations: tf.Tensor, body: Callable[..., tuple], shape: list[int], state: State
-) -> tuple[tf.Tensor, State]:
-    """body(i, written, state) for each i -> all that was written, (iterations, *shape), and the
-    state."""
-    written = tf.TensorArray(tf.float32, iterations, element_shape=shape)
-    _, written, state = tf.while_loop(
-        lambda i, *_: i < iterations, body, (tf.constant(0), written, state)
-    )
-    return written.stack(), state
+def _blocks(frames: tf.Tensor, levels: Sequence[int]) -> tf.Tensor:
+    """Blocks of blocks of frames: how many there are of each in the next larger one, the whole
+    first, the frames of the smallest last."""
+    within = [large // small for small, large in itertools.pairwise(levels)]
+    if not within:
+        return tf.stack([-(-frames // levels[0]), levels[0]])
+    blocks = -(-frames // levels[-2])
+    together = tf.minimum(within.pop(), blocks)
+    return tf.stack([-(-blocks // together), together, *reversed(within), levels[0]])
+
+
+class _Loops:
+    """(.., frames, inputs), as ``_blocks`` says -> the outputs (.., frames, width), the last state.
+
+    The innermost loop runs over a block's frames, their inputs' products having been taken before
+    it. A block of frames that are projected already is one turn.
+    """
+
+    def __init__(self, cell: layers.Equations, count: int, turn: int):
+        self._cell, self._count, self._turn = cell, count, turn
+
+    def __call__(
+        self, x: tf.Tensor, room: tf.Tensor, left: tf.Tensor, state: State
+    ) -> tuple[tf.Tensor, State]:
+        """``room`` has the outputs' shape: it is written to. ``left`` counts the frames from here
+        to the recording's end: what lies behind is left out."""
+        if x.shape.rank > 2:
+            return self._loop(x, room, left, state)
+        if x.shape[0] == self._turn:
+            return self._frames(x, state)
+        projected = self._cell.inputs(x)
+        turns = [x.shape[0] // self._turn, self._turn]
+        x = tf.reshape(projected, [*turns, projected.shape[1]])
+        outputs, state = self._loop(x, tf.reshape(room, [*turns, room.shape[1]]), left, state)
+        return tf.reshape(outputs, room.shape), state
+
+    def _frames(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        cell, outputs = self._cell, []
+        for row in tf.split(x, self._turn):
+            u = tf.matmul(state[0], cell.recurrent)
+            state, _ = cell.step(row, u, state, cell.vectors)
+            outputs.append(tf.concat(state[: self._count], axis=-1))
+        return tf.concat(outputs, axis=0), list(state)
+
+    def _loop(
+        self, x: tf.Tensor, room: tf.Tensor, left: tf.Tensor, state: State
+    ) -> tuple[tf.Tensor, State]:
+        # All rooms are cut from the first, made once, or each would be a constant in the file.
+        inner = tf.gather(room, 0)
+        frames = x.shape[1:-1].num_elements() or tf.reduce_prod(tf.shape(x)[1:-1])
+        turns = tf.minimum(tf.shape(x)[0], -(-left // frames))
+
+        def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
+            outputs, state = self(tf.gather(x, i), inner, left - i * frames, state)
+            return i + 1, written.write(i, outputs), state
+
+        written = tf.TensorArray(tf.float32, tf.shape(room)[0], element_shape=room.shape[1:])
+        _, written, state = tf.while_loop(
+            lambda i, *_: i < turns, body, (tf.constant(0), written.unstack(room), state)
+        )
+        return written.stack(), state

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from speechrnn.layers import scan
@@ -137,13 +138,12 @@ class ClockworkRNN(CellLayer):
         outputs: list[tf.Tensor] = [None] * count
         for i in reversed(range(count)):
             own = slice(i * width, (i + 1) * width)
-            equations = ModuleEquations(kernel[:, own], bias[own], recurrent[i][:width])
-            if i + 1 < count:
-                # What the slower modules held before this one's ticks is known by now.
-                held = [ticks[j].held_before(modules[j], ticks[i]) for j in range(i + 1, count)]
-                equations.slower = tf.concat(held, axis=-1), recurrent[i][width:]
+            # What the slower modules held before this one's ticks is known by now: inputs too.
+            held = [ticks[j].held_before(modules[j], ticks[i]) for j in range(i + 1, count)]
+            weights_in = _stacked(kernel[:, own], recurrent[i][width:])
+            equations = SimpleRNNEquations(weights_in, bias[own], recurrent[i][:width])
             initial = h0[:, own]
-            (h,) = run(equations, ticks[i].take(x), [initial])
+            (h,) = run(equations, tf.concat([ticks[i].take(x), *held], axis=-1), [initial])
             modules[i] = tf.concat([initial[None], h], axis=0)
             outputs[i] = ticks[i].held(modules[i])
         cycle = tf.range(1, tf.shape(x)[0] + 1)[:, None] + start
@@ -151,19 +151,9 @@ class ClockworkRNN(CellLayer):
         return [tf.concat(outputs, axis=-1), after]
 
 
-class ModuleEquations(SimpleRNNEquations):
-    """h_i' = tanh(x W_i + b_i + sum over j > i of h_j U_ji + h_i U_ii), at the module's ticks."""
-
-    # What the slower modules held before every tick, (ticks, batch, n), and its kernel.
-    slower: tuple[tf.Tensor, scan.Weight] | None = None
-
-    def inputs(self, rows: tf.Tensor, dtype: str = "float32") -> tf.Tensor:
-        x = super().inputs(rows, dtype)
-        if self.slower is None:
-            return x
-        held, kernel = self.slower
-        held = tf.cast(tf.reshape(held, [-1, held.shape[2]]), x.dtype)
-        return x + tf.matmul(held, tf.cast(kernel, x.dtype))
+def _stacked(above: scan.Weight, below: scan.Weight) -> scan.Weight:
+    """(m, n) and (k, n) -> (m + k, n), an array if they are arrays."""
+    return (np.concatenate if isinstance(above, np.ndarray) else tf.concat)([above, below], 0)
 
 
 class _Ticks:
