@@ -53,6 +53,8 @@ def forms(trained, tmp_path_factory):
             with pytest.raises(SystemExit) as stop:
                 cli.main()
         assert not stop.value.code
+        if name == "savedmodel":
+            found[name] /= "1"  # its first version
         assert printed.getvalue() == f"{found[name]}\n"
     return found
 
