@@ -3,6 +3,7 @@
     python pipelines/an4.py                         downloads AN4 (64 MB) to ./data
     python pipelines/an4.py --data FOLDER           an unpacked an4_sphere.tar.gz, or a manifest
     python pipelines/an4.py training.epochs=5       any value of configs/an4.yaml
+    python pipelines/an4.py --recipe configs/an4_lookahead.yaml      a model that streams
 
 Where the environment variable SPEECHRNN_DATA names a folder with an4/manifest.tsv, that is
 used and nothing is downloaded. A run that was stopped goes on where it was.
@@ -40,11 +41,12 @@ def find_manifest(data: Path | None) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="an unpacked archive's folder, or a manifest")
+    parser.add_argument("--recipe", type=Path, default=CONFIG, help="default: AN4's")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     started = time.perf_counter()
     source = f"data.manifest={find_manifest(arguments.data)}"
-    loaded = recipe.load(CONFIG, [source, *arguments.overrides])
+    loaded = recipe.load(arguments.recipe, [source, *arguments.overrides])
     forms = train_and_export(loaded)
     summary = score(loaded, forms, split="dev")
     summary["wall_seconds"] = time.perf_counter() - started
