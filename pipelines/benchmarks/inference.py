@@ -148,7 +148,9 @@ def table(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     print("| " + " | ".join(columns) + " |")
     print("|---|---|---|" + "---:|" * (len(columns) - 3))
     rows = []
-    for cell, bidirectional, precision in itertools.product(CELLS, (False, True), PRECISIONS):
+    for cell, bidirectional, precision in itertools.product(
+        options.cells, (False, True), PRECISIONS
+    ):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
             made = export(_network(options), cell, bidirectional, precision, path)
@@ -185,6 +187,7 @@ def arguments() -> argparse.ArgumentParser:
     for field in dataclasses.fields(Network):
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS, help="of --table")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement, at least")
     parser.add_argument("--json", type=Path, metavar="OUT")

@@ -47,10 +47,8 @@ def build(job: dict[str, Any]) -> Actions:
 
 
 def versions() -> dict[str, str]:
-    names = [
-        name for name in ("tensorflow", "keras", "torch", "onnxruntime") if name in sys.modules
-    ]
-    return {name: sys.modules[name].__version__ for name in names}
+    known = ("tensorflow", "keras", "torch", "onnxruntime", "ai_edge_litert")
+    return {name: sys.modules[name].__version__ for name in known if name in sys.modules}
 
 
 def main(job: str) -> None:

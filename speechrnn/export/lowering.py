@@ -31,9 +31,9 @@ from speechrnn.text import BLANK
 # Frames in one turn of the innermost loop, in all its turns, and so on outwards. A loop carries
 # what it writes, and the runtime copies that at every turn: with few levels a long recording
 # takes more than its share. Measured with 3 x BiLSTM(256) on one core, int8, 10 and 160 s of
-# audio, in milliseconds: two levels of 4 and 32 frames 18 and 480; 4, 32 and 512: 19 and 360;
-# these: 20 and 345. In float32 two levels take 43 and 990, these 47 and 820.
-LEVELS = (4, 32, 128, 1024)
+# audio, in milliseconds: two levels of 4 and 32 frames 18 and 480; these 18.5 and 360; 4, 32, 128
+# and 1024: 19 and 370, and more graph. In float32 two levels take 43 and 990, these 47 and 790.
+LEVELS = (4, 64, 512)
 STREAMING_LEVELS = LEVELS[:1]  # a piece has few frames
 
 LOWERINGS = ("nested", "fused")  # of the recurrence: loops, or one operation
@@ -309,12 +309,13 @@ class Recurrent:
         self, x: tf.Tensor, state: State | None = None, chunk: Chunk | None = None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         shown = self._layer.shown
-        if state is None:
-            initial = [tf.zeros([1, size]) for size in self.state_sizes]
-            run = functools.partial(_nested_loop, sequences=shown, levels=LEVELS)
-        else:
+        initial = [tf.zeros([1, size]) for size in self.state_sizes]
+        levels = LEVELS if state is None and chunk is None else STREAMING_LEVELS
+        run = functools.partial(
+            _nested_loop, sequences=shown if state is None else len(initial), levels=levels
+        )
+        if state is not None:
             initial = list(state)
-            run = functools.partial(_nested_loop, sequences=len(initial), levels=STREAMING_LEVELS)
         # One utterance: the batch axis of the scan's step order comes and goes.
         states = self._layer.recurrence(self._weights, tf.expand_dims(x, 1), initial, run)
         states = [tf.reshape(sequence, [-1, sequence.shape[2]]) for sequence in states]
@@ -338,7 +339,7 @@ class BothWays:
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         mirror = chunk.mirror if chunk else lambda y: tf.reverse(y, [0])
         forward, after = self._forward(x, state, chunk)
-        backward, _ = self._backward(mirror(x))
+        backward, _ = self._backward(mirror(x), None, chunk)
         return tf.concat([forward, mirror(backward)], axis=-1), after
 
 
@@ -384,9 +385,13 @@ def _nested_loop(
     x = tf.pad(x, [[0, tf.reduce_prod(shape) - frames], [0, 0]])
     x = tf.reshape(x, tf.concat([shape, x.shape[1:]], axis=0))
     width = count * cell.units
-    room = tf.zeros(tf.concat([shape, [width]], axis=0))
-    loops = _Loops(cell, count, levels[0])
-    outputs, _ = loops(x, room, frames, list(initial))
+    # What the loops write to, by level. Made here and once: in a loop's body it would be a constant
+    # in the file, or be made at every turn.
+    rooms = [tf.zeros(tf.concat([shape, [width]], axis=0))]
+    while rooms[-1].shape.rank > 2:
+        rooms.append(tf.gather(rooms[-1], 0))
+    loops = _Loops(cell, count, levels[0], rooms)
+    outputs, _ = loops(x, frames, list(initial))
     # Not outputs[:frames]: that is another operation, which copies number by number.
     outputs = tf.slice(tf.reshape(outputs, [-1, 1, width]), [0, 0, 0], tf.stack([frames, 1, width]))
     return tf.split(outputs, count, axis=-1)
@@ -410,19 +415,18 @@ class _Loops:
     it. A block of frames that are projected already is one turn.
     """
 
-    def __init__(self, cell: layers.Equations, count: int, turn: int):
+    def __init__(self, cell: layers.Equations, count: int, turn: int, rooms: Sequence[tf.Tensor]):
         self._cell, self._count, self._turn = cell, count, turn
+        self._rooms = {room.shape.rank: room for room in rooms}
 
-    def __call__(
-        self, x: tf.Tensor, room: tf.Tensor, left: tf.Tensor, state: State
-    ) -> tuple[tf.Tensor, State]:
-        """``room`` has the outputs' shape: it is written to. ``left`` counts the frames from here
-        to the recording's end: what lies behind is left out."""
+    def __call__(self, x: tf.Tensor, left: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """``left`` counts the frames from here to the recording's end: those behind it are left
+        out, and their outputs zeros."""
         if x.shape.rank > 2:
-            return self._loop(x, room, left, state)
+            return self._loop(x, self._rooms[x.shape.rank], left, state)
         if x.shape[0] == self._turn:
             return self._frames(x, state)
-        projected = self._cell.inputs(x)
+        room, projected = self._rooms[2], self._cell.inputs(x)
         turns = [x.shape[0] // self._turn, self._turn]
         x = tf.reshape(projected, [*turns, projected.shape[1]])
         outputs, state = self._loop(x, tf.reshape(room, [*turns, room.shape[1]]), left, state)
@@ -439,13 +443,11 @@ class _Loops:
     def _loop(
         self, x: tf.Tensor, room: tf.Tensor, left: tf.Tensor, state: State
     ) -> tuple[tf.Tensor, State]:
-        # All rooms are cut from the first, made once, or each would be a constant in the file.
-        inner = tf.gather(room, 0)
         frames = x.shape[1:-1].num_elements() or tf.reduce_prod(tf.shape(x)[1:-1])
         turns = tf.minimum(tf.shape(x)[0], -(-left // frames))
 
         def body(i: tf.Tensor, written: tf.TensorArray, state: State) -> tuple:
-            outputs, state = self(tf.gather(x, i), inner, left - i * frames, state)
+            outputs, state = self(tf.gather(x, i), left - i * frames, state)
             return i + 1, written.write(i, outputs), state
 
         written = tf.TensorArray(tf.float32, tf.shape(room)[0], element_shape=room.shape[1:])
