@@ -44,8 +44,7 @@ class FeaturesIn(LoweredRecogniser):
         """features (frames, mels) -> log_probs (frames / 4, symbols)."""
 
         def log_probs(features: tf.Tensor) -> dict[str, tf.Tensor]:
-            found, _ = self._log_probs(self._front_end.subsampled(features), None)
-            return {"log_probs": found}
+            return {"log_probs": self._whole(self._front_end.subsampled(features))}
 
         signature = tf.TensorSpec([None, mels], tf.float32, "features")
         return tf.function(log_probs).get_concrete_function(signature)
