@@ -47,7 +47,7 @@ def train_and_export(recipe: Recipe) -> dict[str, Path]:
         export_savedmodel(*model, forms["savedmodel"], recordings=recordings).path
     )
     for precision in ("float32", "int8"):
-        export_tflite(*model, forms[precision], precision, recordings)
+        export_tflite(*model, forms[precision], precision, recordings=recordings)
     return forms
 
 

@@ -256,7 +256,7 @@ def export(
         else:
             from speechrnn.export.tflite import export_tflite
 
-            report = export_tflite(*model, out, precision, recordings, lowering)
+            report = export_tflite(*model, out, precision, recordings=recordings, lowering=lowering)
     console.print(report.summary(), markup=False, highlight=False)
     print(report.path)
 

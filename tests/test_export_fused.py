@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_export import build, speech
 
 from speechrnn.errors import ModelError, UsageError
-from speechrnn.export import fused, lowering, tflite
+from speechrnn.export import fused, gate, lowering, tflite
 from speechrnn.runtime import Recognizer, container
 from speechrnn.runtime.tensorflow import KerasRecognizer
 
@@ -33,7 +33,9 @@ def export(tmp_path_factory):
     def export(precision):
         model, spec = build(cell="lstm", **EXPORTED[precision])
         out = tmp_path_factory.mktemp("fused") / "model.tflite"
-        report = tflite.export_tflite(model, spec, {"name": "tiny"}, out, precision, "fused")
+        report = tflite.export_tflite(
+            model, spec, {"name": "tiny"}, out, precision, lowering="fused"
+        )
         return report, out, KerasRecognizer(model, spec, {})
 
     return export
@@ -142,7 +144,7 @@ def test_the_gate_notices_a_missing_reset(exported):
     device = Recognizer(out)
     device._keeps_state = False
     with pytest.raises(ModelError, match="keeps state"):
-        tflite.compare(device, reference)
+        gate.compare(device, reference)
 
 
 def test_memory_cells_may_count_for_longer_than_the_converters_limit(tmp_path, monkeypatch):
@@ -151,24 +153,24 @@ def test_memory_cells_may_count_for_longer_than_the_converters_limit(tmp_path, m
     kernel, recurrent, bias = model.recurrent[0].get_weights()
     bias[spec.model.units : 2 * spec.model.units] = 8  # nothing is forgotten: the cells add up
     model.recurrent[0].set_weights([kernel, recurrent, bias])
-    arguments = (model, spec, {}, tmp_path / "m.tflite", "float32", "fused")
+    arguments = (model, spec, {}, tmp_path / "m.tflite", "float32")
     converted = []
     monkeypatch.setattr(tflite, "without_clipping", lambda flatbuffer: (
         converted.append(flatbuffer) or fused.without_clipping(flatbuffer)))  # fmt: skip
-    tflite.export_tflite(*arguments)
+    tflite.export_tflite(*arguments, lowering="fused")
     device, reference = Recognizer(tmp_path / "m.tflite"), KerasRecognizer(model, spec, {})
     found, expected = (recogniser.log_probs(speech(3)) for recogniser in (device, reference))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     monkeypatch.setattr(tflite, "_convert", lambda *_: converted[0])
     with pytest.raises(ModelError, match="its results are not the model's"):
-        tflite.export_tflite(*arguments)
+        tflite.export_tflite(*arguments, lowering="fused")
 
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru", "clockwork", "depth_gated"])
 def test_other_cells_are_refused_by_name(cell, tmp_path):
     model, spec = build(cell=cell)
     with pytest.raises(UsageError, match=f"for the cell lstm; this model's is {cell}"):
-        tflite.export_tflite(model, spec, {}, tmp_path / "m.tflite", "float32", "fused")
+        tflite.export_tflite(model, spec, {}, tmp_path / "m.tflite", "float32", lowering="fused")
     assert list(tmp_path.iterdir()) == []
 
 

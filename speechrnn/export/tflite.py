@@ -40,6 +40,7 @@ def export_tflite(
     card: dict[str, Any],
     out: str | Path,
     precision: str = "int8",
+    *,
     recordings: Sequence[Recording] = (),
     lowering: str = "nested",
 ) -> ExportReport:
