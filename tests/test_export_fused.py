@@ -176,7 +176,7 @@ def test_other_cells_are_refused_by_name(cell, tmp_path):
 
 def test_an_unknown_lowering_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="lowering is 'unrolled'; choose nested, fused"):
-        tflite.export_tflite(*build(), {}, tmp_path / "m.tflite", "float32", "unrolled")
+        tflite.export_tflite(*build(), {}, tmp_path / "m.tflite", "float32", lowering="unrolled")
 
 
 def test_a_fused_file_does_not_stream_and_says_what_does(export):
