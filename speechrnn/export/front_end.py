@@ -13,6 +13,7 @@ from speechrnn.features import graph
 from speechrnn.model import Convolutions, Stack
 from speechrnn.specs import RecogniserSpec
 
+BLOCK_FRAMES = 256  # output frames of a block, at most
 SMALL_WEIGHTS = 1024  # numbers; the converter quantises no smaller weight than this
 
 # (1, frames, width), the first output frame, and the feature frames since the beginning.
@@ -43,15 +44,54 @@ class FrontEnd:
         return graph.normalise(features, frames, self._spec.statistics)[0]
 
     def whole(self, waveform: tf.Tensor) -> tf.Tensor:
-        """(samples,), one window or more -> (frames, width)."""
-        return self.subsampled(self.features(waveform))
+        """(samples,), one window or more -> (frames, width).
+
+        Computed block by block, so that memory grows with the result alone: what stands between
+        a waveform and its spectrum takes many times more. Only an utterance's own normalisation
+        has to see all features at once.
+        """
+        if self._spec.statistics is None:
+            return self.subsampled(self.features(waveform))
+        window, hop = self._spec.features.window_samples, self._spec.features.hop_samples
+        blocks = _Blocks(self._spec, 1 + (tf.shape(waveform)[0] - window) // hop)
+        missing = (blocks.frames - blocks.total + self._behind) * hop + window
+        waveform = tf.pad(waveform, [[self._before * hop, missing]])
+
+        def features(start: tf.Tensor) -> tf.Tensor:
+            samples = (blocks.read - 1) * hop + window
+            return self.features(tf.slice(waveform, [start * hop], [samples]))
+
+        return self._by_block(blocks, features)
 
     def subsampled(self, features: tf.Tensor) -> tf.Tensor:
         """(feature frames, dimension) of a whole recording -> (frames, width)."""
-        x = tf.pad(features, [[self._before, 0], [0, 0]])[tf.newaxis]
-        total = tf.shape(x)[1] - self._before
-        outputs = self._spec.model.output_frames(total)
-        return self._subsampling(self._ending_after(x, outputs), tf.constant(0), total)
+        blocks = _Blocks(self._spec, tf.shape(features)[0])
+        missing = blocks.frames - blocks.total + self._behind
+        padded = tf.pad(features, [[self._before, missing], [0, 0]])
+        size = tf.stack([blocks.read, features.shape[1]])
+        return self._by_block(blocks, lambda start: tf.slice(padded, [start, 0], size))
+
+    def _by_block(self, blocks: _Blocks, features: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """``features`` gives the ``blocks.read`` frames from one on, counted from the first that is
+        read; what lies outside of the recording may be anything."""
+        width = _width(self._spec)
+
+        def body(i: tf.Tensor, written: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            start = i * blocks.size * self._spec.model.time_stride
+            index = start - self._before + tf.range(blocks.read)
+            inside = (index >= 0) & (index < blocks.total)
+            x = tf.ensure_shape(features(start), [None, self._spec.features.dimension])
+            x *= tf.cast(inside, tf.float32)[:, tf.newaxis]
+            x = self._subsampling(x[tf.newaxis], i * blocks.size, blocks.total)
+            return i + 1, tf.concat([written, x], axis=0)
+
+        _, x = tf.while_loop(
+            lambda i, _: i < blocks.count,
+            body,
+            (tf.constant(0), tf.zeros([0, width])),
+            (tf.TensorShape([]), tf.TensorShape([None, width])),
+        )
+        return tf.slice(x, [0, 0], tf.stack([blocks.outputs, width]))
 
     def piece(
         self, samples: tf.Tensor, frame: tf.Tensor, final: tf.Tensor, more: int
@@ -82,6 +122,22 @@ class FrontEnd:
         x = tf.pad(x, [[0, 0], [0, missing], [0, 0]])
         frames = (outputs - 1) * self._spec.model.time_stride + reach + 1
         return tf.slice(x, [0, 0, 0], tf.stack([1, frames, x.shape[2]]))
+
+
+class _Blocks:
+    """How a recording of ``total`` feature frames is cut: ``count`` blocks of ``size`` outputs,
+    ``frames`` feature frames in all, of which each block reads ``read``.
+
+    They are equal, so that a short recording is one block and no longer than it is.
+    """
+
+    def __init__(self, spec: RecogniserSpec, total: tf.Tensor):
+        stride = spec.model.time_stride
+        self.total, self.outputs = total, spec.model.output_frames(total)
+        self.count = -(-self.outputs // BLOCK_FRAMES)
+        self.size = -(-self.outputs // self.count)
+        self.frames = self.count * self.size * stride
+        self.read = (self.size - 1) * stride + sum(spec.model.context) + 1
 
 
 class ExactProduct:
@@ -238,6 +294,14 @@ def _windows(x: tf.Tensor, height: int, stride: int) -> tf.Tensor:
         for i, frames in enumerate(taken)
     ]
     return tf.concat(parts, axis=1)
+
+
+def _width(spec: RecogniserSpec) -> int:
+    """Numbers in a frame that the first recurrent layer reads."""
+    model, dimension = spec.model, spec.features.dimension
+    if model.subsampling == "stack":
+        return model.time_stride * dimension
+    return -(-dimension // 4) * model.conv_channels  # both convolutions halve it, rounded up
 
 
 SUBSAMPLING: dict[type, Callable[..., Subsampling]] = {Stack: _stack, Convolutions: _convolutions}
