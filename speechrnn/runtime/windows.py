@@ -17,9 +17,10 @@ class Windows:
     Up to ``whole_s`` at once. What is longer gets windows that give ``kept_s`` each and read
     ``context_s`` more on either side, whose frames are discarded. A network that reads a
     recording from both ends, or from the first sample on, so hears less than all of it. With
-    windows of 30 s, in ten minutes of joined AN4 utterances the shipped model wrote 7 of 1032 words otherwise than from
-    the whole with 2 s of context, 4 with 3 s and with 4 s, 1 with 5 s; then 10 of 20068 frames
-    had another best label. Features that are normalised by utterance are normalised by window.
+    windows of 30 s, in ten minutes of joined AN4 utterances the shipped model wrote 7 of 1032
+    words otherwise than from the whole with 2 s of context, 4 with 3 s and with 4 s, 1 with 5 s;
+    then 10 of 20068 frames had another best label. Features that are normalised by utterance are
+    normalised by window.
 
     Memory is what the longest of them takes: with the shipped model 4 MB a second, 250 MB of the
     process for 50 s, and 277 for an hour.
