@@ -28,9 +28,13 @@ class FrontEnd:
 
     Args:
         precision: that the weights are going to have. The features are computed in float32.
+        by_block: whether a loop may go over a long recording.
     """
 
-    def __init__(self, layer: keras.layers.Layer, spec: RecogniserSpec, precision: str):
+    def __init__(
+        self, layer: keras.layers.Layer, spec: RecogniserSpec, precision: str, by_block: bool = True
+    ):
+        self._looping = by_block
         self._spec = spec
         self._before, self._behind = spec.model.context
         self._subsampling = SUBSAMPLING[type(layer)](layer, precision == "int8")
@@ -46,14 +50,14 @@ class FrontEnd:
     def whole(self, waveform: tf.Tensor) -> tf.Tensor:
         """(samples,), one window or more -> (frames, width).
 
-        Computed block by block, so that memory grows with the result alone: what stands between
-        a waveform and its spectrum takes many times more. Only an utterance's own normalisation
-        has to see all features at once.
+        Computed block by block where it may be, so that memory grows with the result alone: what
+        stands between a waveform and its spectrum takes many times more. Only an utterance's own
+        normalisation has to see all features at once.
         """
         if self._spec.statistics is None:
             return self.subsampled(self.features(waveform))
         window, hop = self._spec.features.window_samples, self._spec.features.hop_samples
-        blocks = _Blocks(self._spec, 1 + (tf.shape(waveform)[0] - window) // hop)
+        blocks = self._blocks(1 + (tf.shape(waveform)[0] - window) // hop)
         missing = (blocks.frames - blocks.total + self._behind) * hop + window
         waveform = tf.pad(waveform, [[self._before * hop, missing]])
 
@@ -65,11 +69,14 @@ class FrontEnd:
 
     def subsampled(self, features: tf.Tensor) -> tf.Tensor:
         """(feature frames, dimension) of a whole recording -> (frames, width)."""
-        blocks = _Blocks(self._spec, tf.shape(features)[0])
+        blocks = self._blocks(tf.shape(features)[0])
         missing = blocks.frames - blocks.total + self._behind
         padded = tf.pad(features, [[self._before, missing], [0, 0]])
         size = tf.stack([blocks.read, features.shape[1]])
         return self._by_block(blocks, lambda start: tf.slice(padded, [start, 0], size))
+
+    def _blocks(self, total: tf.Tensor) -> _Blocks:
+        return _Blocks(self._spec, total, BLOCK_FRAMES if self._looping else None)
 
     def _by_block(self, blocks: _Blocks, features: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """``features`` gives the ``blocks.read`` frames from one on, counted from the first that is
@@ -85,12 +92,11 @@ class FrontEnd:
             x = self._subsampling(x[tf.newaxis], i * blocks.size, blocks.total)
             return i + 1, tf.concat([written, x], axis=0)
 
-        _, x = tf.while_loop(
-            lambda i, _: i < blocks.count,
-            body,
-            (tf.constant(0), tf.zeros([0, width])),
-            (tf.TensorShape([]), tf.TensorShape([None, width])),
-        )
+        begin = (tf.constant(0), tf.zeros([0, width]))
+        if not self._looping:
+            return body(*begin)[1]
+        shapes = (tf.TensorShape([]), tf.TensorShape([None, width]))
+        _, x = tf.while_loop(lambda i, _: i < blocks.count, body, begin, shapes)
         return tf.slice(x, [0, 0], tf.stack([blocks.outputs, width]))
 
     def piece(
@@ -128,13 +134,14 @@ class _Blocks:
     """How a recording of ``total`` feature frames is cut: ``count`` blocks of ``size`` outputs,
     ``frames`` feature frames in all, of which each block reads ``read``.
 
-    They are equal, so that a short recording is one block and no longer than it is.
+    They are equal, so that a short recording is one block and no longer than it is. ``most`` limits
+    their outputs; None: there is one block.
     """
 
-    def __init__(self, spec: RecogniserSpec, total: tf.Tensor):
+    def __init__(self, spec: RecogniserSpec, total: tf.Tensor, most: int | None):
         stride = spec.model.time_stride
         self.total, self.outputs = total, spec.model.output_frames(total)
-        self.count = -(-self.outputs // BLOCK_FRAMES)
+        self.count = 1 if most is None else -(-self.outputs // most)
         self.size = -(-self.outputs // self.count)
         self.frames = self.count * self.size * stride
         self.read = (self.size - 1) * stride + sum(spec.model.context) + 1

@@ -76,7 +76,9 @@ class LoweredRecogniser(tf.Module):
                 "--lowering nested"
             )
         self._spec = spec
-        self._front_end = FrontEnd(model.subsampling, spec, precision)
+        # Who asks for the fused operation has tools that know no loops.
+        by_block = lowering == "nested"
+        self._front_end = FrontEnd(model.subsampling, spec, precision, by_block)
         self._recurrent = [
             recurrent(layer, lowering, in_chunks=spec.model.chunk > 0) for layer in model.recurrent
         ]
