@@ -50,6 +50,7 @@ def forms(trained, tmp_path_factory):
         printed = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
             patch.setattr(sys, "argv", arguments)
+            patch.setattr("speechrnn.export.tflite.NOISE_MINUTES", 1.0)
             with pytest.raises(SystemExit) as stop:
                 cli.main()
         assert not stop.value.code

@@ -41,7 +41,7 @@ def export(tmp_path_factory):
     return export
 
 
-@pytest.fixture(params=EXPORTED)
+@pytest.fixture(params=["float32", pytest.param("float16", marks=pytest.mark.long), "int8"])
 def exported(request, export):
     return export(request.param)
 

@@ -64,7 +64,10 @@ def with_state(layer, x, state):
 
 
 @pytest.mark.parametrize("cell", model.CELLS)
-@pytest.mark.parametrize(("chunk", "right"), [(3, 2), (2, 5), (5, 0)])
+@pytest.mark.parametrize(
+    ("chunk", "right"),
+    [(3, 2), *(pytest.param(*pair, marks=pytest.mark.long) for pair in ((2, 5), (5, 0)))],
+)
 def test_chunks_are_what_a_walk_from_chunk_to_chunk_gives(cell, chunk, right):
     """Results and gradients, of utterances of two lengths in a batch."""
     stack, x, lengths = two_layers(cell), tf.constant(sound(11)), [11, 7]

@@ -88,11 +88,16 @@ STREAMING = [
     {"cell": "depth_gated", "subsampling": "stack", "time_stride": 1},
     {"cell": "clockwork", "subsampling": "stack", "time_stride": 3, "periods": (1, 2, 3, 7)},
     {"cell": "gru", "lookahead": 5},
-    {"cell": "depth_gated", "subsampling": "stack", "lookahead": 1},
-    {"cell": "lstm", "bidirectional": True, "chunk": 16, "right_context": 8},
-    {"cell": "gru", "bidirectional": True, "chunk": 5, "right_context": 7, "layer_norm": False},
-    {"cell": "clockwork", "bidirectional": True, "chunk": 7, "right_context": 3},
-    {"cell": "depth_gated", "bidirectional": True, "chunk": 3, "subsampling": "stack"},
+    {"cell": "lstm", "bidirectional": True, "chunk": 5, "right_context": 7},
+    *(
+        pytest.param(case, marks=pytest.mark.long)
+        for case in (
+            {"cell": "depth_gated", "subsampling": "stack", "lookahead": 1},
+            {"cell": "gru", "bidirectional": True, "chunk": 16, "right_context": 8},
+            {"cell": "clockwork", "bidirectional": True, "chunk": 7, "right_context": 3},
+            {"cell": "depth_gated", "bidirectional": True, "chunk": 3, "subsampling": "stack"},
+        )
+    ),
 ]
 
 
