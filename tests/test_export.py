@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from speechrnn import layers
 from speechrnn import model as network
 from speechrnn.decoding.greedy import greedy
+from speechrnn.decoding.rejection import Rejection
 from speechrnn.errors import ModelError, UsageError
 from speechrnn.export import front_end, gate, lowering, savedmodel, tflite
 from speechrnn.export.convert import convert
@@ -28,6 +29,7 @@ from speechrnn.runtime.benchmark import size_of
 from speechrnn.runtime.tensorflow import KerasRecognizer, SavedModelRecognizer
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
 from speechrnn.text import Alphabet
+from speechrnn.training.run import Recording
 
 SYMBOLS = (" ", "a", "b", "é", "ש", "ch")
 
@@ -427,3 +429,19 @@ def test_decoding_in_the_graph_equals_greedy(lengths, seed, sharpness):
         assert texts[i].decode() == expected.text
         assert labels[i].numpy().tolist() == [token.label for token in expected.tokens]
         assert confidences[i] == pytest.approx(expected.confidence, abs=1e-6)
+
+
+def test_only_a_model_that_hears_most_words_rejects_any(tmp_path, monkeypatch):
+    """Of one that hears few, speech is as doubtful as noise."""
+    model, spec = build(units=4, conv_channels=1)
+    out = tmp_path / "m.tflite"
+    tflite.export_tflite(model, spec, {}, out, "float32")
+    recordings = [Recording(str(i), speech(1), "é é é é", "s") for i in range(100)]
+    for right, expected in ((99, False), (199, False), (200, True)):
+        found = Rejection(most_doubt=0.5, dev_words_right=right)
+        monkeypatch.setattr(tflite, "tune", lambda *_, found=found: found)
+        content = tflite._with_rejection(out, Recognizer(out), recordings)
+        (tmp_path / "n.tflite").write_bytes(content)
+        assert ("rejection" in container.read(tmp_path / "n.tflite").card) is expected
+    monkeypatch.undo()  # without recordings there is nothing to tune on
+    assert tflite._with_rejection(out, Recognizer(out), []) == out.read_bytes()

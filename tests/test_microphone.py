@@ -90,7 +90,15 @@ def test_a_microphone_that_gives_nothing_at_all_is_an_error(monkeypatch):
     assert not device.is_open
 
 
-def test_the_first_interrupt_stops_and_the_second_interrupts():
+@pytest.fixture
+def interruptible():
+    """As in a terminal: a shell starts what runs in the background with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_interrupt_stops_and_the_second_interrupts(interruptible):
     before, stopped = signal.getsignal(signal.SIGINT), []
     with pytest.raises(KeyboardInterrupt), live.first_interrupt(lambda: stopped.append(1)):
         signal.raise_signal(signal.SIGINT)

@@ -32,6 +32,9 @@ from speechrnn.specs import RecogniserSpec
 from speechrnn.training.run import Recording
 
 NOISE_MINUTES = 10.0  # heard to tell how much of it is taken for speech
+# So many of the dev recordings' words must be right, in number and as a part of all: a model that
+# hears fewer doubts speech too, which would be dropped.
+LEAST_WORDS_RIGHT, LEAST_RIGHT = 100, 0.5
 
 
 def export_tflite(
@@ -94,6 +97,9 @@ def _with_rejection(
     try:
         rejection = tune(exported, [(r.waveform, r.text) for r in recordings], NOISE_MINUTES)
     except ScoringError:  # no recordings, or a model that hears no word of them
+        return candidate.read_bytes()
+    words = sum(len(recording.text.split()) for recording in recordings)
+    if rejection.dev_words_right < max(LEAST_WORDS_RIGHT, LEAST_RIGHT * words):
         return candidate.read_bytes()
     return container.with_card(candidate, rejection=rejection.to_dict())
 
