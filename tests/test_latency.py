@@ -170,6 +170,9 @@ def test_what_cannot_be_is_refused():
         in_chunks(one_way, 8, 4)
     with pytest.raises(UsageError, match="at least 1 frame"):
         in_chunks(one_way, 0, 0)
+    by_utterance = dataclasses.replace(spec(), statistics=None)
+    with pytest.raises(UsageError, match="normalisation=global"):
+        in_chunks(Trained(one_way.model, by_utterance, {}), 8, 4)
 
 
 def test_an_export_in_chunks_says_its_own_error_rate():

@@ -22,8 +22,14 @@ def in_chunks(
     is left out, since nobody knows it.
 
     Raises:
-        UsageError: the model has one direction, or a number is out of range.
+        UsageError: the model has one direction or normalises recordings as a whole, or a number is
+            out of range.
     """
+    if trained.spec.statistics is None:
+        raise UsageError(
+            "this model normalises a recording as a whole, so that chunks would not let it stream; "
+            "train one with features.normalisation=global"
+        )
     try:
         model_spec = dataclasses.replace(
             trained.spec.model, chunk=chunk, right_context=right_context
