@@ -32,14 +32,17 @@ EXTRAS = {
         "jiwer>=4.0,<5",
         "pydantic>=2.10,<3",
         "pyyaml>=6.0,<7",
+        "matplotlib>=3.9,<4",  # plots of the report, pictures of features (librosa.display)
     ],
+    "decode": ["flashlight-text>=0.0.7,<0.1"],  # beam search; KenLM is inside
+    "tune": ["optuna>=4.6,<6"],
     "tfds": [
         "tensorflow-datasets>=4.9.10,<5",
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not declare it
     ],
     "synth": ["espeakng-loader>=0.2.4,<0.3"],  # carries espeak-ng, which is GPL-3.0
     "microphone": ["sounddevice>=0.5,<1"],
-    "notebooks": ["nbclient>=0.10,<1", "ipykernel>=6.29,<8", "matplotlib>=3.9,<4"],
+    "notebooks": ["nbclient>=0.10,<1", "ipykernel>=6.29,<8"],
     "test": [
         "pytest>=8.3,<10",
         "pytest-timeout>=2.3,<3",
@@ -47,6 +50,8 @@ EXTRAS = {
         "ruff>=0.15,<0.18",
         "mypy>=1.15,<3",
         "types-PyYAML>=6.0,<7",
+        "kaldialign>=0.12,<0.13",  # another bootstrap of error rates, to compare with
+        "playwright>=1.50,<2",  # drives the system's Chromium; brings none of its own
     ],
 }
 # What `make` installs. Not the microphone: its library wants PortAudio on the system.

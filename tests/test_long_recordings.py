@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from speechrnn import audio, cli
+from speechrnn import audio
+from speechrnn.cli import transcribing
 from speechrnn.errors import AudioError
 from speechrnn.runtime import BaseRecognizer, Recognizer, Windows, default_model, open_model
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
@@ -305,12 +306,14 @@ def test_ten_minutes_take_no_more_memory_than_two(tmp_path):
 def test_the_command_shows_how_far_it_is_where_it_takes_long(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a[b].wav", np.zeros(RATE), RATE)
     screen = io.StringIO()
-    monkeypatch.setattr(cli, "console", Console(file=screen, force_terminal=True, width=80))
-    with cli._progress(tmp_path / "a[b].wav") as advance:
+    monkeypatch.setattr(
+        transcribing, "console", Console(file=screen, force_terminal=True, width=80)
+    )
+    with transcribing._progress(tmp_path / "a[b].wav") as advance:
         advance(0.5)
     assert not screen.getvalue()
-    monkeypatch.setattr(cli, "SHORT_WAIT", 0.0)
-    with cli._progress(tmp_path / "a[b].wav") as advance:
+    monkeypatch.setattr(transcribing, "SHORT_WAIT", 0.0)
+    with transcribing._progress(tmp_path / "a[b].wav") as advance:
         advance(0.5)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
     assert "a[b].wav" in shown and "50%" in shown

@@ -1,0 +1,103 @@
+"""The speechrnn command: each subcommand parses, makes one library call, and prints.
+
+stdout is the answer, text or with --json one JSON object; stderr is for people. Exit codes:
+0 ok, 1 the machine refused (no space, no permission, no memory), 2 usage, 3 bad data, 4 bad
+model, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from speechrnn.errors import MissingExtra, SpeechRNNError
+
+if TYPE_CHECKING:
+    from speechrnn.recipe import Recipe
+
+app = typer.Typer(
+    name="speechrnn",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a recurrent CTC speech recogniser on your own recordings; ship it as one file.",
+    epilog="MODEL is a run directory, a SavedModel directory or a .tflite file, everywhere.\n\n"
+    "A first recogniser in minutes: make quickstart. Your own recordings: prepare and train with "
+    "data.manifest naming a CSV of path and text, then evaluate, export and transcribe.\n\n"
+    "Exit codes: 0 ok, 1 the machine refused (space, permission, memory), 2 usage, 3 bad data, "
+    "4 bad model, 130 interrupted.",
+)
+console = Console(stderr=True, soft_wrap=True)
+
+REFUSED, INTERRUPTED = 1, 130  # exit codes beside those of ``errors``
+SHORT_WAIT = 2.0  # seconds without a bar
+
+RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/an4.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[key=value]...", help="Values to change, as training.epochs=3."),
+]
+ModelPath = Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")]
+ManifestPath = Annotated[Path, typer.Argument(help="Recordings and transcripts, TSV or CSV.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def main() -> None:
+    """Run the command; errors that have a cause outside become a message and an exit code."""
+    try:
+        app()
+    except SpeechRNNError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except refusals() as error:
+        complain(
+            f"the machine refused: {str(error) or type(error).__name__}; check the path, its "
+            "permissions, and the free space and memory"
+        )
+        sys.exit(REFUSED)
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What missing space, memory and permission raise; TensorFlow has classes of its own."""
+    errors = getattr(sys.modules.get("tensorflow"), "errors", None)
+    if errors is None:
+        return (OSError, MemoryError)
+    return (OSError, MemoryError, errors.ResourceExhaustedError, errors.PermissionDeniedError)
+
+
+def complain(message: str) -> None:
+    console.print(f"error: {message}", style="red", markup=False, highlight=False)
+
+
+def answer(data: dict[str, Any] | list[Any], text: str, as_json: bool) -> None:
+    print(json.dumps(data, ensure_ascii=False, default=str) if as_json else text)
+
+
+def load_recipe(path: Path, overrides: list[str] | None) -> Recipe:
+    from speechrnn import recipe
+
+    return recipe.load(path, overrides or [])
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help; typer keeps paragraphs apart, and nothing else."""
+    return "\n\n".join(["Examples:", *lines])
+
+
+def needs_training_extra(feature: str, module: str) -> Any:
+    """Import a module of the training side; names the extra where that is not installed."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "speechrnn":
+            raise
+        raise MissingExtra(feature, "train") from error

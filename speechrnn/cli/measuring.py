@@ -1,0 +1,110 @@
+"""What a model is worth and what it costs: evaluate, benchmark, info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speechrnn.cli.app import (
+    Json,
+    ManifestPath,
+    ModelPath,
+    answer,
+    app,
+    console,
+    examples,
+    needs_training_extra,
+)
+from speechrnn.errors import DataError
+
+
+@app.command(
+    epilog=examples(
+        "speechrnn evaluate runs/an4 data/an4/manifest.tsv --split dev",
+        "speechrnn evaluate model.tflite mine.csv --json",
+    )
+)
+def evaluate(
+    model: ModelPath,
+    manifest: ManifestPath,
+    split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Word and character error rates of a model, with a 95 % interval.
+
+    A manifest that names no splits is divided as the model's own was, so that --split dev means
+    utterances that it was not trained on.
+    """
+    from speechrnn.corpora import manifest as manifests
+    from speechrnn.runtime import open_model
+
+    evaluation = needs_training_extra("evaluating", "speechrnn.evaluation.evaluate")
+    recogniser = open_model(model)
+    utterances = manifests.read(manifest, recogniser.card.get("dev_fraction", 0.1))
+    if split is not None:
+        known = sorted({u.split for u in utterances})
+        utterances = [u for u in utterances if u.split == split]
+        if not utterances:
+            raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
+    result = evaluation.evaluate(recogniser, utterances)
+    answer(result.to_dict(), result.table(), as_json)
+    if result.failures:
+        raise DataError(f"{len(result.failures)} recordings could not be transcribed")
+
+
+@app.command(
+    epilog=examples(
+        "speechrnn benchmark model.tflite",
+        "speechrnn benchmark runs/an4 --seconds 30 --json",
+        "speechrnn benchmark float32.tflite --compare int8.tflite",
+    )
+)
+def benchmark(
+    model: ModelPath,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of the test clip.")] = 10,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 5,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER", help="Another model, measured in turn with this one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Size, load time, latency, real-time factor, peak memory and operations of a model.
+
+    In fresh processes and on one thread, TensorFlow too. With --compare both models are measured
+    in turn, round by round, and ratios are OTHER / MODEL.
+    """
+    from rich.progress import Progress
+
+    from speechrnn.runtime import benchmark as costs
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        result: costs.Cost | costs.Comparison
+        if compare is None:
+            result = costs.measure(model, seconds, runs, show)
+        else:
+            result = costs.compare(model, compare, seconds, runs, show)
+    answer(result.to_dict(), result.table(), as_json)
+
+
+@app.command(epilog=examples("speechrnn info model.tflite", "speechrnn info mine.csv"))
+def info(
+    path: Annotated[Path, typer.Argument(help="A model, a run directory or a manifest.")],
+    as_json: Json = False,
+) -> None:
+    """What a model, a run or a manifest is and holds.
+
+    A manifest is told by its name: .tsv, .csv, .json or .jsonl.
+    """
+    from speechrnn.runtime.describe import describe
+
+    result = describe(path)
+    text = "\n".join(f"{key:22} {value}" for key, value in result.items())
+    answer(result, text, as_json)

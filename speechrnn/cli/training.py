@@ -1,0 +1,148 @@
+"""Recordings to a model: prepare, train, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speechrnn.cli.app import (
+    Overrides,
+    RecipeFile,
+    app,
+    console,
+    examples,
+    load_recipe,
+    needs_training_extra,
+)
+from speechrnn.errors import DataError
+
+
+@app.command(
+    epilog=examples(
+        "speechrnn prepare configs/an4.yaml",
+        "speechrnn prepare configs/an4.yaml data.manifest=mine.csv output=runs/mine",
+    )
+)
+def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Check recordings and transcripts and write them as shards with an index.
+
+    Rejected utterances are listed with their reason in report.tsv and end the command with exit
+    code 3; the rest is ready to train on. Running it again does only what is missing.
+    """
+    loaded = load_recipe(recipe, overrides)
+    prepare_module = needs_training_extra("preparing a corpus", "speechrnn.data.prepare")
+    index = prepare_module.prepare(loaded)
+    for split in sorted({row.split for row in index.rows}):
+        hours = index.seconds(split) / 3600
+        print(f"{split}: {len(index.split(split))} utterances, {hours:.2f} h")
+    rejections = prepare_module.rejections(loaded.prepared)
+    for rejected in rejections[:20]:
+        console.print(
+            f"rejected {rejected.utterance_id} ({rejected.reason}): {rejected.message}",
+            markup=False,
+            highlight=False,
+        )
+    if rejections:
+        raise DataError(
+            f"{len(rejections)} utterances were rejected, listed in {loaded.prepared}/report.tsv; "
+            "the others are ready"
+        )
+
+
+@app.command(
+    epilog=examples(
+        "speechrnn train configs/an4.yaml",
+        "speechrnn train configs/an4.yaml data.manifest=mine.csv output=runs/mine",
+    )
+)
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Train a recipe; the result is its output, a run directory.
+
+    Prepares the corpus where that is not done, and goes on from the last checkpoint where
+    there is one.
+    """
+    loaded = load_recipe(recipe, overrides)
+    needs_training_extra("training", "speechrnn.training.threads").configure(
+        loaded.training.threads
+    )
+    card = needs_training_extra("training", "speechrnn.training").train(loaded, quiet=quiet)
+    print(f"{loaded.output}: dev WER {card['dev']['wer']:.1%} after epoch {card['epoch']}")
+
+
+@app.command(
+    epilog=examples(
+        "speechrnn export runs/an4 an4.tflite",
+        "speechrnn export runs/an4 an4-float32.tflite --precision float32",
+        "speechrnn export runs/an4 live.tflite --chunk 16 --right-context 16",
+        "speechrnn export runs/an4 an4-fused.tflite --lowering fused",
+        "speechrnn export runs/an4 served --format savedmodel",
+    )
+)
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    out: Annotated[
+        Path, typer.Argument(help="The .tflite file to make, or a folder for a SavedModel.")
+    ],
+    form: Annotated[str, typer.Option("--format", help="tflite or savedmodel.")] = "tflite",
+    precision: Annotated[
+        str, typer.Option(help="Of a .tflite's weights: float32, float16 or int8.")
+    ] = "int8",
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Let a bidirectional model stream, so many output frames at a time. (A frame "
+            "lasts model.time_stride * features.hop_ms: 30 ms in configs/an4.yaml.)",
+        ),
+    ] = None,
+    right_context: Annotated[
+        int, typer.Option(min=0, help="With --chunk: output frames that it reads behind a chunk.")
+    ] = 0,
+    lowering: Annotated[
+        str,
+        typer.Option(
+            help="Of a .tflite's recurrence: nested loops, or the fused operation "
+            "UNIDIRECTIONAL_SEQUENCE_LSTM, for tools that need it: slower, no streaming, lstm only."
+        ),
+    ] = "nested",
+) -> None:
+    """Write a trained model as one file for a device, or as a SavedModel for a server.
+
+    Nothing is written that does not compute what the trained model computes, on generated sounds
+    and on the run's own dev recordings; the report is saved beside it. A SavedModel goes into a
+    numbered folder, OUT/1 at first, as TensorFlow Serving wants it.
+    """
+    if form not in ("tflite", "savedmodel"):
+        raise typer.BadParameter(f"{form!r}; choose tflite or savedmodel", param_hint="--format")
+    if precision not in ("float32", "float16", "int8"):
+        raise typer.BadParameter(
+            f"{precision!r}; choose float32, float16 or int8", param_hint="--precision"
+        )
+    if lowering not in ("nested", "fused"):
+        raise typer.BadParameter(f"{lowering!r}; choose nested or fused", param_hint="--lowering")
+    if right_context and chunk is None:
+        raise typer.BadParameter("it needs --chunk", param_hint="--right-context")
+    runs = needs_training_extra("exporting", "speechrnn.training.run")
+    trained, recordings = runs.load(run), runs.dev_recordings(run)
+    with console.status("converting, then comparing with the trained model"):
+        if chunk is not None:
+            from speechrnn.export.chunked import in_chunks
+
+            trained = in_chunks(trained, chunk, right_context, recordings)
+        model = trained.model, trained.spec, trained.card
+        if form == "savedmodel":
+            from speechrnn.export.savedmodel import export_savedmodel
+
+            report = export_savedmodel(*model, out, recordings=recordings)
+        else:
+            from speechrnn.export.tflite import export_tflite
+
+            report = export_tflite(*model, out, precision, recordings=recordings, lowering=lowering)
+    console.print(report.summary(), markup=False, highlight=False)
+    print(report.path)
