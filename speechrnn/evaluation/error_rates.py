@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from speechrnn.errors import MissingExtra, ScoringError
+from speechrnn.evaluation import bootstrap
+from speechrnn.evaluation.alignment import Edit, align_words
 from speechrnn.specs import TextRules
 from speechrnn.text import normalise
 
@@ -18,9 +20,6 @@ try:
     import jiwer
 except ImportError as error:  # the device side scores nothing
     raise MissingExtra("scoring", "train") from error
-
-RESAMPLES = 2000  # a bound of the interval then moves by 0.06 standard errors with the seed
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class UtteranceScore:
     def errors(self) -> int:
         """The word edit distance."""
         return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def alignment(self) -> tuple[Edit, ...]:
+        """Word by word, with as many edits of each kind as are counted here."""
+        return align_words([self.reference], [self.hypothesis])[0]
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class ErrorRates:
         data = dataclasses.asdict(self)
         data["normalisation"] = data.pop("rules")
         data["scores"] = data.pop("scores")  # the long list last, for whoever reads the file
-        data["wer"], data["cer"] = _finite(self.wer), _finite(self.cer)
-        data["wer_ci95"] = [_finite(bound) for bound in self.wer_ci95]
+        data["wer"], data["cer"] = finite(self.wer), finite(self.cer)
+        data["wer_ci95"] = [finite(bound) for bound in self.wer_ci95]
         return data
 
     def table(self) -> str:
@@ -163,11 +167,11 @@ def _totals(scores: tuple[UtteranceScore, ...], rules: TextRules) -> ErrorRates:
     def total(name: str) -> int:
         return sum(getattr(item, name) for item in scores)
 
-    units, resampled = _units(scores)
+    units, resampled = resampling_units(scores)
     return ErrorRates(
-        wer=_rate(total("errors"), total("words")),
-        cer=_rate(total("character_errors"), total("characters")),
-        wer_ci95=_interval(units),
+        wer=rate(total("errors"), total("words")),
+        cer=rate(total("character_errors"), total("characters")),
+        wer_ci95=bootstrap.interval(units),
         resampled=resampled,
         units=len(units),
         utterances=len(scores),
@@ -193,7 +197,7 @@ def _edits(alignment: Sequence[jiwer.AlignmentChunk]) -> tuple[int, int, int]:
     return count["substitute"], count["delete"], count["insert"]
 
 
-def _units(
+def resampling_units(
     scores: Sequence[UtteranceScore],
 ) -> tuple[np.ndarray, Literal["groups", "utterances"]]:
     """What is resampled: (units, 2) integers, the word errors and words of each."""
@@ -207,25 +211,15 @@ def _units(
     return np.array([[item.errors, item.words] for item in scores]), "utterances"
 
 
-def _interval(units: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap of errors / words (Bisani and Ney, ICASSP 2004)."""
-    rng = np.random.default_rng(SEED)
-    totals = [
-        units[rng.integers(len(units), size=len(units))].sum(axis=0) for _ in range(RESAMPLES)
-    ]
-    rates = [_rate(errors, words) for errors, words in totals]
-    # "nearest" never interpolates: between infinities that would give NaN
-    low, high = np.quantile(rates, [0.025, 0.975], method="nearest")
-    return float(low), float(high)
-
-
-def _rate(errors: int, length: int) -> float:
+def rate(errors: int, length: int) -> float:
+    """errors / length; infinite for errors in nothing, 0.0 for none in nothing."""
     if length == 0:
         return math.inf if errors else 0.0
     return float(errors / length)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """JSON has no infinity."""
     return value if math.isfinite(value) else None
 
 
