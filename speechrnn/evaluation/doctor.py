@@ -119,8 +119,11 @@ class Diagnosis:
         if not self.findings:
             return "Nothing found."
         counts = Counter(found.severity for found in self.findings)
-        kinds = ", ".join(f"{counts[kind]} of {kind}" for kind in _ORDER if counts[kind])
-        return f"{len(self.findings)} kinds of finding: {kinds}."
+        return "Found: " + ", ".join(
+            f"{counts[kind]} kind{'s' if counts[kind] > 1 else ''} of {kind}"
+            for kind in _ORDER
+            if counts[kind]
+        )
 
 
 def examine(

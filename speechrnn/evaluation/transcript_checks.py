@@ -183,7 +183,7 @@ def rates(cases: Sequence[Case]) -> list[Finding]:
     return finding(
         "speaking_rate",
         "warning",
-        f"far from the usual {middle:.1f} characters a second of speech",
+        f"transcripts far from the usual {middle:.1f} characters a second of speech",
         "Listen: the transcript may be another's, or half of it missing.",
         ((case, f"{rate:.1f} characters a second") for case, rate in odd),
     )
