@@ -24,29 +24,9 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 WORDS = [
-    "north",
-    "south",
-    "gate",
-    "lamp",
-    "open",
-    "close",
-    "seven",
-    "eleven",
-    "river",
-    "stone",
-    "copper",
-    "silver",
-    "the",
-    "a",
-    "of",
-    "to",
-    "turn",
-    "left",
-    "right",
-    "slowly",
-    "stop",
-    "again",
-]
+    "north", "south", "gate", "lamp", "open", "close", "seven", "eleven", "river", "stone",
+    "copper", "silver", "the", "a", "of", "to", "turn", "left", "right", "slowly", "stop", "again",
+]  # fmt: skip
 
 # The share of words that each system gets wrong of itself, the share both get wrong, and whether
 # B's own errors come on top of A's.
