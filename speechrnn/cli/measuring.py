@@ -24,12 +24,16 @@ from speechrnn.errors import DataError
     epilog=examples(
         "speechrnn evaluate runs/an4 data/an4/manifest.tsv --split dev",
         "speechrnn evaluate model.tflite mine.csv --json",
+        "speechrnn evaluate model.tflite mine.csv --report out.html",
     )
 )
 def evaluate(
     model: ModelPath,
     manifest: ManifestPath,
     split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page of it, with the worst utterances, as HTML.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Word and character error rates of a model, with a 95 % interval.
@@ -49,6 +53,9 @@ def evaluate(
         if not utterances:
             raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
     result = evaluation.evaluate(recogniser, utterances)
+    if report:
+        page = needs_training_extra("the report", "speechrnn.evaluation.report")
+        page.write_report(result, utterances, recogniser, report)
     answer(result.to_dict(), result.table(), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")
