@@ -55,7 +55,8 @@ def evaluate(
     result = evaluation.evaluate(recogniser, utterances)
     if report:
         page = needs_training_extra("the report", "speechrnn.evaluation.report")
-        page.write_report(result, utterances, recogniser, report)
+        title = f"{model.name} on {manifest.name}" + (f", {split}" if split else "")
+        page.write_report(result, utterances, recogniser, report, title)
     answer(result.to_dict(), result.table(), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")

@@ -122,7 +122,7 @@ def _row(case: Case, judged: bool) -> list[page.Cell]:
     ]
     if judged:
         cells.append(page.number(case.judged.mismatch if case.judged else None, 2))
-    cells.append(page.text(case.text))
+    cells.append(page.text(case.text, long=True))
     if judged:
-        cells.append(page.text(case.judged.heard if case.judged else ""))
+        cells.append(page.text(case.judged.heard if case.judged else "", long=True))
     return cells

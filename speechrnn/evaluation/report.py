@@ -23,6 +23,7 @@ from speechrnn.evaluation.worst import Recogniser, worst_utterances
 from speechrnn.files import write_atomically
 from speechrnn.specs import RecogniserSpec
 
+CONFUSIONS = 12  # of words, and of characters
 WORST = 30  # utterances with sound and picture
 MOST_SPEAKERS = 40  # in the plot; the table has all utterances
 
@@ -32,6 +33,7 @@ def write_report(
     utterances: Sequence[Utterance],
     recogniser: Recogniser,
     path: Path,
+    title: str = "Evaluation",
     worst: int = WORST,
 ) -> None:
     """Write the page of an evaluation of ``utterances`` by ``recogniser``, atomically.
@@ -51,7 +53,7 @@ def write_report(
     }
     wrong = sorted((s for s in rates.scores if s.errors), key=_badness)[:worst]
     body = [
-        f"<h1>{escape(f'{100 * rates.wer:.2f} % of words wrong')}</h1>",
+        f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(_model(recogniser.spec))}</p>',
         _figures(evaluation),
         '<div class="pair">',
@@ -64,7 +66,7 @@ def write_report(
         _failures(evaluation),
         _method(rates),
     ]
-    write_atomically(path, page.document("speechrnn evaluation", "\n".join(body)))
+    write_atomically(path, page.document(f"{title}: {100 * rates.wer:.2f} % WER", "\n".join(body)))
 
 
 def _seconds(utterance: Utterance) -> float | None:
@@ -150,15 +152,15 @@ def _confusions(scores: Sequence[UtteranceScore]) -> str:
             caption,
         )
         for found, caption in (
-            (confusions(scores), "Words"),
-            (character_confusions(scores), "Characters"),
+            (confusions(scores, CONFUSIONS), "Words"),
+            (character_confusions(scores, CONFUSIONS), "Characters"),
         )
         if found
     ]
     if not tables:
         return ""
     lead = "The most frequent errors; — stands for nothing, ␣ for a space."
-    return page.section("Taken for another", f'<div class="pair">{"".join(tables)}</div>', lead)
+    return page.section("Confusions", f'<div class="pair">{"".join(tables)}</div>', lead)
 
 
 def _shown(side: str) -> str:
@@ -175,7 +177,7 @@ def _all(scores: Sequence[UtteranceScore], seconds: Mapping[str, float]) -> str:
             page.number(score.words),
             page.number(score.errors),
             page.number(rate(score.errors, score.words), 0, 100, " %"),
-            page.Cell(_inline(edits)),
+            page.Cell(_inline(edits), long=True),
         )
         for score, edits in zip(scores, alignments, strict=True)
     ]
@@ -206,7 +208,7 @@ def _failures(evaluation: Evaluation) -> str:
     if not evaluation.failures:
         return ""
     rows = [
-        (page.text(f.utterance_id), page.text(f.reason), page.text(f.message))
+        (page.text(f.utterance_id), page.text(f.reason), page.text(f.message, long=True))
         for f in evaluation.failures
     ]
     listing = page.table(["Utterance", "Reason", "Message"], rows, "In none of these figures.")
