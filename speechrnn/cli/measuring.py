@@ -25,12 +25,17 @@ from speechrnn.errors import DataError
         "speechrnn evaluate runs/an4 data/an4/manifest.tsv --split dev",
         "speechrnn evaluate model.tflite mine.csv --json",
         "speechrnn evaluate model.tflite mine.csv --report out.html",
+        "speechrnn evaluate model.tflite mine.csv --by speaker --by duration",
     )
 )
 def evaluate(
     model: ModelPath,
     manifest: ManifestPath,
     split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Rates by speaker, duration or a column; repeatable."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write a page of it, with the worst utterances, as HTML.")
     ] = None,
@@ -52,12 +57,12 @@ def evaluate(
         utterances = [u for u in utterances if u.split == split]
         if not utterances:
             raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
-    result = evaluation.evaluate(recogniser, utterances)
+    result = evaluation.evaluate(recogniser, utterances, by=by or [])
     if report:
         page = needs_training_extra("the report", "speechrnn.evaluation.report")
         title = f"{model.name} on {manifest.name}" + (f", {split}" if split else "")
         page.write_report(result, utterances, recogniser, report, title)
-    answer(result.to_dict(), result.table(), as_json)
+    answer(result.to_dict(), result.table(by or []), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")
 

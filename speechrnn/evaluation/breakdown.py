@@ -44,6 +44,19 @@ class Row:
         return {**dataclasses.asdict(self), "wer": finite(self.wer), "wer_ci95": bounds}
 
 
+def table(title: str, rows: Sequence[Row]) -> str:
+    """Rows for people; rates in percent."""
+    wide = max(16, len(title), *(len(row.name) + 2 for row in rows))
+    lines = [f"{title:{wide}}  utterances   words  errors   WER %   95 % interval"]
+    for row in rows:
+        low, high = (f"{100 * bound:.1f}" for bound in row.wer_ci95)
+        lines.append(
+            f"  {row.name:{wide - 2}}  {row.utterances:10}  {row.words:6}  {row.errors:6}  "
+            f"{100 * row.wer:6.2f}   {low} to {high}"
+        )
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Confusion:
     """What was taken for what, and how often; "" where one side has nothing."""
@@ -52,6 +65,14 @@ class Confusion:
     reference: str
     hypothesis: str
     count: int
+
+    def __str__(self) -> str:
+        what = {
+            "substitution": f"{self.reference!r} heard as {self.hypothesis!r}",
+            "deletion": f"{self.reference!r} missed",
+            "insertion": f"{self.hypothesis!r} added",
+        }[self.kind]
+        return f"{what} ({self.count})"
 
 
 def by_value(scores: Iterable[UtteranceScore], values: Mapping[str, str]) -> list[Row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from speechrnn import __version__
+from speechrnn import __version__, audio
 
 NARROW = 4  # columns that fit a phone side by side
 SHORT = 20  # rows of a table that are found without a search
@@ -55,7 +57,7 @@ def document(title: str, body: str) -> bytes:
 
 def _hash(source: str) -> str:
     """As a content security policy names an inline script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return "sha256-" + base64_of(hashlib.sha256(source.encode()).digest())
 
 
 def section(title: str, content: str, lead: str = "") -> str:
@@ -151,6 +153,25 @@ def _cell(label: str, cell: Cell) -> str:
     if cell.value is not None:
         kind = f' data-value="{cell.value:.6g}" class="number"'
     return f'<td role="cell" data-label="{escape(label)}"{kind}>{cell.shown}</td>'
+
+
+def flac(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """(samples,) -> a recording of 16 bits, lossless and half the size."""
+    written = io.BytesIO()
+    soundfile.write(written, audio.to_pcm16(waveform), sample_rate, format="FLAC")
+    return written.getvalue()
+
+
+def player(recording: bytes, name: str) -> str:
+    """A FLAC recording within the page."""
+    return (
+        f'<audio controls preload="none" aria-label="{escape(name)}" '
+        f'src="data:audio/flac;base64,{base64_of(recording)}"></audio>'
+    )
+
+
+def base64_of(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 @dataclass(frozen=True)
