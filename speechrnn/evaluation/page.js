@@ -69,6 +69,6 @@ for (const item of document.querySelectorAll(".case")) {
   picture.addEventListener("click", (event) => {
     const place = (event.clientX - picture.getBoundingClientRect().left) / picture.clientWidth;
     audio.currentTime = Math.min(length, Math.max(0, (length * (place - from)) / (to - from)));
-    audio.play();
+    audio.play().catch(() => {}); // a pause that comes first is no fault
   });
 }

@@ -100,6 +100,11 @@ def number(value: float | None, digits: int = 0, scale: float = 1.0, unit: str =
     return Cell(f"{scale * value:.{digits}f}{unit}", value)
 
 
+def percent(fraction: float, digits: int = 2) -> str:
+    """As people read a rate; a rate of errors in nothing is infinite."""
+    return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else "∞"
+
+
 def table(
     columns: Sequence[str],
     rows: Sequence[Sequence[Cell]],

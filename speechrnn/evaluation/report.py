@@ -57,7 +57,9 @@ def write_report(
         _failures(evaluation),
         _method(rates),
     ]
-    write_atomically(path, page.document(f"{title}: {100 * rates.wer:.2f} % WER", "\n".join(body)))
+    write_atomically(
+        path, page.document(f"{title}: {page.percent(rates.wer)} WER", "\n".join(body))
+    )
 
 
 def _badness(score: UtteranceScore) -> tuple[float, float, str]:
@@ -76,13 +78,13 @@ def _model(spec: RecogniserSpec) -> str:
 
 def _figures(evaluation: Evaluation) -> str:
     rates = evaluation.rates
-    low, high = (f"{100 * bound:.1f}" for bound in rates.wer_ci95)
+    low, high = (page.percent(bound, 1).removesuffix(" %") for bound in rates.wer_ci95)
     spread = f"95 % interval {low} to {high}, over {rates.units} {_units(rates)}"
     right = sum(score.errors == 0 for score in rates.scores)
     return page.figures(
         [
-            ("Word error rate", f"{100 * rates.wer:.2f} %", spread),
-            ("Character error rate", f"{100 * rates.cer:.2f} %", f"{rates.characters} characters"),
+            ("Word error rate", page.percent(rates.wer), spread),
+            ("Character error rate", page.percent(rates.cer), f"{rates.characters} characters"),
             (
                 "Word errors",
                 str(rates.substitutions + rates.deletions + rates.insertions),
@@ -91,8 +93,8 @@ def _figures(evaluation: Evaluation) -> str:
             ),
             (
                 "Match error rate",
-                f"{100 * rates.mer:.2f} %",
-                f"word information lost: {100 * rates.wil:.2f} %",
+                page.percent(rates.mer),
+                f"word information lost: {page.percent(rates.wil)}",
             ),
             (
                 "Utterances",
