@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
+from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,25 +53,16 @@ def read_arpa(path: str | Path) -> NGramModel:
     path = Path(path)
     lines = _Lines(path, _content(path))
     counts = _header(lines)
-    words, unigrams = _unigrams(lines, counts[0], len(counts))
+    words, unigrams = _unigrams(lines, counts[0])
     vocabulary = {word: row for row, word in enumerate(words)}
     rows, ngrams = vocabulary, [unigrams]
     for length, count in enumerate(counts[1:], start=2):
-        section = _section(lines, length, count, len(counts))
-        grams, rows = _higher(lines, section, rows, vocabulary)
+        lines.expect(f"\\{length}-grams:")
+        grams, rows = _higher(lines, length, count, rows, vocabulary)
         ngrams.append(grams)
     lines.expect("\\end\\")
+    ngrams[-1] = dataclasses.replace(ngrams[-1], backoff=np.zeros(len(ngrams[-1]), np.float32))
     return NGramModel(words, tuple(ngrams))
-
-
-@dataclass
-class _Section:
-    """The lines of one order as they stand in the file."""
-
-    length: int
-    words: list[list[str]] = field(default_factory=list)
-    log_prob: list[float] = field(default_factory=list)
-    backoff: list[float] = field(default_factory=list)
 
 
 class _Lines:
@@ -136,70 +128,66 @@ def _header(lines: _Lines) -> list[int]:
         counts.append(int(match[2]))
 
 
-def _section(lines: _Lines, length: int, count: int, order: int) -> _Section:
-    if length > 1:
-        lines.expect(f"\\{length}-grams:")
-    section = _Section(length)
+def _section(lines: _Lines, length: int, count: int) -> Iterator[tuple[str, float, float]]:
+    """The n-grams of one order: words with a space between, log10 probability, backoff."""
     for _ in range(count):
         line = lines.take()
-        fields = _SPACES.split(line)
+        fields = line.split("\t")
+        if len(fields) not in (2, 3) or fields[1].count(" ") != length - 1:
+            parts = _SPACES.split(line)  # some tools write spaces alone
+            fields = [parts[0], " ".join(parts[1 : length + 1]), *parts[length + 1 :]]
+        text = fields.pop(1) if len(fields) in (2, 3) else ""
         try:
-            numbers = [float(number) for number in (fields[0], *fields[length + 1 :])]
+            numbers = [float(number) for number in fields]
         except ValueError:
-            numbers = []
-        words = fields[1 : length + 1]
-        backoff = numbers[1] if len(numbers) == 2 else 0.0
-        if (
-            len(words) < length
-            or len(numbers) not in (1, 2)
-            or not all(map(math.isfinite, numbers))
-        ):
+            numbers = [math.nan]
+        if not text or text.count(" ") != length - 1 or not all(map(math.isfinite, numbers)):
             raise lines.error(
                 f"{line[:80]!r} is no n-gram of order {length}: a logarithm, as many words, and a "
                 "backoff are due"
             )
         if numbers[0] > 0:
             raise lines.error(f"{line[:80]!r} has a probability above 1")
-        section.words.append(words)
-        section.log_prob.append(numbers[0])
-        section.backoff.append(backoff if length < order else 0.0)
-    return section
+        yield text, numbers[0], numbers[1] if len(numbers) == 2 else 0.0
 
 
-def _unigrams(lines: _Lines, count: int, order: int) -> tuple[tuple[str, ...], NGrams]:
+def _unigrams(lines: _Lines, count: int) -> tuple[tuple[str, ...], NGrams]:
     """The vocabulary, ``SPECIALS`` first, and its unigrams."""
-    section = _section(lines, 1, count, order)
-    names = [UNKNOWN if word == "<UNK>" else word for (word,) in section.words]
-    numbers = dict(zip(names, zip(section.log_prob, section.backoff, strict=True), strict=True))
-    if len(numbers) < len(names):
-        raise lines.error("a word stands twice among the unigrams")
+    numbers = {}
+    for word, log_prob, backoff in _section(lines, 1, count):
+        name = UNKNOWN if word == "<UNK>" else word
+        if name in numbers:
+            raise lines.error(f"{word!r} stands twice among the unigrams")
+        numbers[name] = log_prob, backoff
     numbers.setdefault(UNKNOWN, (_NO_UNKNOWN, 0.0))
     missing = [word for word in SPECIALS if word not in numbers]
     if missing:
         raise lines.error(f"there is no unigram {missing[0]}")
     words = (*SPECIALS, *(word for word in numbers if word not in SPECIALS))
-    log_prob, backoff = np.array([numbers[word] for word in words], np.float32).T
+    log_probs, backoffs = np.array([numbers[word] for word in words], np.float32).T
     rows = np.arange(len(words))
-    return words, NGrams(np.zeros(len(words), np.int64), rows, log_prob, backoff)
+    return words, NGrams(np.zeros(len(words), np.int64), rows, log_probs, backoffs)
 
 
 def _higher(
-    lines: _Lines, section: _Section, below: dict[str, int], vocabulary: dict[str, int]
+    lines: _Lines, length: int, count: int, below: dict[str, int], vocabulary: dict[str, int]
 ) -> tuple[NGrams, dict[str, int]]:
     """The n-grams of one order, sorted, and their rows by their text."""
-    contexts = [" ".join(words[:-1]) for words in section.words]
-    for before, words in zip(contexts, section.words, strict=True):
-        if before not in below or words[-1] not in vocabulary:
-            needed = before if before not in below else words[-1]
-            raise lines.error(f"{' '.join(words)!r} is listed without {needed!r}")
-    context = np.array([below[before] for before in contexts], np.int64)
-    word = np.array([vocabulary[words[-1]] for words in section.words], np.int64)
-    order = np.lexsort((word, context))
-    context, word = context[order], word[order]
-    if np.any((np.diff(context) == 0) & (np.diff(word) == 0)):
-        raise lines.error(f"an n-gram of order {section.length} stands twice")
-    log_prob = np.array(section.log_prob, np.float32)[order]
-    backoff = np.array(section.backoff, np.float32)[order]
-    texts = [" ".join(section.words[row]) for row in order]
-    rows = {text: row for row, text in enumerate(texts)}
-    return NGrams(context, word, log_prob, backoff), rows
+    texts, contexts, words = [], array("q"), array("q")
+    log_probs, backoffs = array("f"), array("f")
+    for text, log_prob, backoff in _section(lines, length, count):
+        context, _, word = text.rpartition(" ")
+        if context not in below or word not in vocabulary:
+            needed = word if context in below else context
+            raise lines.error(f"{text!r} is listed without {needed!r}")
+        texts.append(text)
+        contexts.append(below[context])
+        words.append(vocabulary[word])
+        log_probs.append(log_prob)
+        backoffs.append(backoff)
+    order = np.lexsort((words, contexts))
+    columns = [np.array(column)[order] for column in (contexts, words, log_probs, backoffs)]
+    if np.any((np.diff(columns[0]) == 0) & (np.diff(columns[1]) == 0)):
+        raise lines.error(f"an n-gram of order {length} stands twice")
+    rows = {texts[number]: row for row, number in enumerate(order.tolist())}
+    return NGrams(*columns), rows
