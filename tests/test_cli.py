@@ -29,7 +29,7 @@ from speechrnn.runtime import Recognizer, container
 
 COMMANDS = (
     *("prepare", "train", "evaluate", "export", "transcribe"),
-    *("benchmark", "info", "synth", "record"),
+    *("benchmark", "info", "synth", "record", "lm"),
 )
 EXPORTS = {
     "savedmodel": ["--format", "savedmodel"],

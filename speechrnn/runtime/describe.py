@@ -10,8 +10,6 @@ from speechrnn.corpora import manifest
 from speechrnn.runtime import BaseRecognizer, open_model
 from speechrnn.runtime.benchmark import size_of
 
-MANIFEST_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")
-
 
 def describe(path: str | Path) -> dict[str, Any]:
     """Facts by name, plain data.
@@ -21,7 +19,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         ModelError: no model, or a damaged one.
     """
     path = Path(path)
-    if path.suffix.lower() in MANIFEST_SUFFIXES:
+    if path.suffix.lower() in manifest.SUFFIXES:
         return _manifest(path)
     return _model(path, open_model(path))
 
