@@ -24,12 +24,17 @@ from speechrnn.errors import DataError
     epilog=examples(
         "speechrnn evaluate runs/an4 data/an4/manifest.tsv --split dev",
         "speechrnn evaluate model.tflite mine.csv --json",
+        "speechrnn evaluate model.tflite mine.csv --by speaker --by duration",
     )
 )
 def evaluate(
     model: ModelPath,
     manifest: ManifestPath,
     split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Rates by speaker, duration or a column; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Word and character error rates of a model, with a 95 % interval.
@@ -48,8 +53,8 @@ def evaluate(
         utterances = [u for u in utterances if u.split == split]
         if not utterances:
             raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
-    result = evaluation.evaluate(recogniser, utterances)
-    answer(result.to_dict(), result.table(), as_json)
+    result = evaluation.evaluate(recogniser, utterances, by=by or [])
+    answer(result.to_dict(), result.table(by or []), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from speechrnn.corpora.manifest import Utterance, without_duplicates
 from speechrnn.errors import DataError, ScoringError
+from speechrnn.evaluation import breakdown
 from speechrnn.evaluation.error_rates import ErrorRates, score
 from speechrnn.text import Alphabet
+
+DURATION = "duration"  # the table by the recordings' lengths, whatever the manifest says of them
+MOST_VALUES = 30  # a column of more is a name or a number rather than a kind
+MOST_SHOWN = 8
 
 
 class Transcript(Protocol):
@@ -51,12 +56,16 @@ class Evaluation:
     """Error rates over what could be read, and the list of what could not.
 
     ``processing_seconds`` is wall time from a file's path to its text, reading included.
+    ``seconds`` are the recordings' lengths by utterance id, ``by`` the tables: by speaker, by
+    duration, and by the manifest's columns.
     """
 
     rates: ErrorRates
     failures: tuple[Failure, ...]
     audio_seconds: float
     processing_seconds: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    by: Mapping[str, Sequence[breakdown.Row]] = field(default_factory=dict)
 
     @property
     def real_time_factor(self) -> float:
@@ -64,7 +73,8 @@ class Evaluation:
         return self.processing_seconds / self.audio_seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: the rates' own, the speed, and the failures."""
+        """Plain data for JSON: the rates' own, the speed, the tables, the most frequent
+        confusions, and the failures."""
         failures = [
             {
                 "utterance_id": failure.utterance_id,
@@ -79,15 +89,28 @@ class Evaluation:
             "audio_seconds": self.audio_seconds,
             "processing_seconds": self.processing_seconds,
         }
-        return {**speed, "failures": failures, **self.rates.to_dict()}
+        scores = self.rates.scores
+        where = {
+            "by": {name: [row.to_dict() for row in rows] for name, rows in self.by.items()},
+            "confusions": [asdict(each) for each in breakdown.confusions(scores)],
+            "character_confusions": [asdict(c) for c in breakdown.character_confusions(scores)],
+        }
+        data = {**speed, "failures": failures, **where, **self.rates.to_dict()}
+        for row in data["scores"]:
+            row["duration_s"] = self.seconds.get(row["utterance_id"])
+        return data
 
-    def table(self) -> str:
-        """The rates, the speed and every failure, for people."""
+    def table(self, by: Iterable[str] = ()) -> str:
+        """The rates, the speed, the tables named in ``by`` and every failure, for people."""
         lines = [
             self.rates.table(),
             f"real-time factor {self.real_time_factor:.3f}: {self.processing_seconds:.1f} s for "
             f"{self.audio_seconds:.1f} s of audio",
         ]
+        confused = breakdown.confusions(self.rates.scores, MOST_SHOWN)
+        if confused:
+            lines.append(f"most frequent: {', '.join(map(str, confused))}")
+        lines += [breakdown.table(f"by {name}", self.by[name]) for name in by]
         if self.failures:
             lines.append(f"{len(self.failures)} not transcribed, and in none of these figures:")
         lines += [f"  {failure.utterance_id}: {failure.message}" for failure in self.failures]
@@ -95,24 +118,31 @@ class Evaluation:
 
 
 def evaluate(
-    recogniser: Recogniser, utterances: Sequence[Utterance], progress: bool = True
+    recogniser: Recogniser,
+    utterances: Sequence[Utterance],
+    progress: bool = True,
+    by: Sequence[str] = (),
 ) -> Evaluation:
     """Transcribe every utterance and score it under the rules of the recogniser's alphabet.
 
     A recording that cannot be read, or whose id stood before, becomes a ``Failure`` and the rest
     goes on: a caller for whom that is an error looks at ``failures``. Speakers are the groups of
-    the interval. ``progress`` draws a bar on stderr.
+    the interval. ``progress`` draws a bar on stderr. There are tables of all columns that tell
+    two to ``MOST_VALUES`` kinds of utterances apart, and of those named in ``by`` in any case.
 
     Raises:
+        DataError: no utterance says anything in a column of ``by``.
         ScoringError: no utterances, or none that could be transcribed.
         ModelError: the model itself fails.
     """
     if not utterances:
         raise ScoringError("there are no utterances to evaluate; check the manifest and its split")
     utterances, later = without_duplicates(utterances)
+    columns = _columns(utterances, by)
     failures = [Failure(u.utterance_id, u.path, "duplicate_id", message) for u, message in later]
     hypotheses: dict[str, str] = {}
-    audio_seconds = processing_seconds = 0.0
+    seconds: dict[str, float] = {}
+    processing_seconds = 0.0
     with _bar(enabled=progress) as bar:
         for utterance in bar.track(utterances, description="evaluating"):
             start = time.perf_counter()
@@ -122,7 +152,7 @@ def evaluate(
                 failures.append(_failure(utterance, error))
                 continue
             processing_seconds += time.perf_counter() - start
-            audio_seconds += transcript.duration_s
+            seconds[utterance.utterance_id] = transcript.duration_s
             hypotheses[utterance.utterance_id] = transcript.text
     if not hypotheses:
         raise ScoringError(
@@ -136,7 +166,33 @@ def evaluate(
         groups={utterance.utterance_id: utterance.speaker for utterance in scored},
         rules=recogniser.alphabet.spec.rules,
     )
-    return Evaluation(rates, tuple(failures), audio_seconds, processing_seconds)
+    tables = {name: breakdown.by_value(rates.scores, told) for name, told in columns.items()}
+    tables[DURATION] = breakdown.by_duration(rates.scores, seconds)
+    total = sum(seconds.values())
+    return Evaluation(rates, tuple(failures), total, processing_seconds, seconds, tables)
+
+
+def _columns(utterances: Sequence[Utterance], wanted: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What the manifest says of each utterance id, column by column: those worth a table."""
+    told: dict[str, dict[str, str]] = {"speaker": {}, "split": {}}
+    for utterance in utterances:
+        own = {"speaker": utterance.speaker, "split": utterance.split}
+        for name, value in {**utterance.columns, **own}.items():
+            told.setdefault(name, {})[utterance.utterance_id] = value
+    told.pop(DURATION, None)
+    known = {name: values for name, values in told.items() if any(values.values())}
+    strange = [name for name in wanted if name != DURATION and name not in known]
+    if strange:
+        raise DataError(
+            f"no utterance has a value in the column {strange[0]!r}; there are "
+            f"{', '.join(map(repr, [*sorted(known), DURATION]))}. Name one of these"
+        )
+
+    def useful(name: str) -> bool:
+        kinds = len({known[name].get(u.utterance_id, "") for u in utterances})
+        return name in wanted or 1 < kinds <= MOST_VALUES or (name == "speaker" and kinds > 1)
+
+    return {name: known[name] for name in sorted(known) if useful(name)}
 
 
 def _failure(utterance: Utterance, error: DataError) -> Failure:
