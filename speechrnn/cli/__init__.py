@@ -1,7 +1,23 @@
 """The speechrnn command: ``app`` is what all subcommands share, every other module has a few."""
 
 # The order of imports is that of the commands in `speechrnn --help`.
-from speechrnn.cli import training, measuring, transcribing, corpora, language  # noqa: I001
+from speechrnn.cli import (  # noqa: I001
+    training,
+    measuring,
+    transcribing,
+    language,
+    doctor,
+    corpora,
+)
 from speechrnn.cli.app import app, main
 
-__all__ = ["app", "corpora", "language", "main", "measuring", "training", "transcribing"]
+__all__ = [
+    "app",
+    "corpora",
+    "doctor",
+    "language",
+    "main",
+    "measuring",
+    "training",
+    "transcribing",
+]
