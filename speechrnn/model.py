@@ -1,4 +1,4 @@
-"""The networks: features -> subsampling -> recurrent stack -> logits, and one that reads symbols."""
+"""The networks: features -> subsampling -> recurrent layers -> logits; symbols -> the next one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """One typed description of a run: a YAML file and ``key=value`` overrides -> Recipe.
 
-A recipe is that of a recogniser, or with the section ``language_model`` that of a character
-language model. The sections ``text``, ``features``, ``model`` and
-``language_model`` are the descriptions that travel with the model, as they stand. An unknown key
-is an error that names the nearest known one. Paths are relative to the working directory.
+A recipe is that of a recogniser or, with the section ``language_model``, of a character language
+model. The sections ``text``, ``features``, ``model`` and ``language_model`` are the descriptions
+that travel with the model, as they stand. An unknown key is an error that names the nearest known
+one. Paths are relative to the working directory.
 """
 
 from __future__ import annotations
@@ -191,8 +191,9 @@ def load_any(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | Langua
         raise RecipeError(f"{path} holds no keys; a recipe starts with name, output and data")
     for override in overrides:
         _apply(tree, override)
-    kind = LanguageRecipe if "language_model" in tree else Recipe
-    return _validated(kind, tree, str(path))
+    if "language_model" in tree:
+        return _validated(LanguageRecipe, tree, str(path))
+    return _validated(Recipe, tree, str(path))
 
 
 def from_dict(tree: dict[str, Any], source: str = "recipe") -> Recipe:

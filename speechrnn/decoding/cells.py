@@ -129,8 +129,8 @@ class DepthGated:
     h' = o * tanh(c')
 
     l is the memory cell of the layer below at the same step: projected in the bottom layer, the
-    last columns of the input elsewhere. A layer with ``gives_cells`` puts its own memory cell
-    behind its output. The gates lie in the order i, f, g, o, d, and l; the state is h, c.
+    last columns of the input elsewhere. The gates lie in the order i, f, g, o, d, and l; the state
+    is h, c.
     """
 
     def __init__(

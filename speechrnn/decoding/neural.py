@@ -70,8 +70,8 @@ class CharacterLM:
         description, data = read_run(folder)
         if description["kind"] != LANGUAGE_MODEL:
             raise ModelError(
-                f"{folder} holds a {description['kind']}, and a language model is needed; train one "
-                "with configs/char_lm.yaml"
+                f"{folder} holds a {description['kind']}, and a language model is needed; "
+                "train one with configs/char_lm.yaml"
             )
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             weights = [archive[name] for name in sorted(archive.files)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -69,7 +70,7 @@ class LanguageModelLearner(Learner[TextBatches]):
         signature = [labels, tf.TensorSpec([None], tf.int32), labels]
         super().__init__(model, recipe.training, parts, signature)
         self._score = tf.function(
-            lambda *inputs: self._nats(*inputs, training=False), input_signature=signature
+            functools.partial(self._nats, training=False), input_signature=signature
         )
 
     def inputs(self, batch: Batch) -> list[np.ndarray]:

@@ -110,7 +110,7 @@ class Trainer:
                 self._save()
 
     def _epoch(self, batches: Iterator[Batch]) -> float:
-        """The rest of the current epoch, or of the time; returns how much of the data a second took."""
+        """The rest of the current epoch, or of the time; returns units of data per second."""
         at = self.position
         planned = len(self.train_set.plan(at.epoch))
         started = ticked = time.monotonic()
