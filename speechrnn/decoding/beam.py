@@ -56,6 +56,10 @@ class BeamDecoder:
         self._silent = np.array([BLANK, *spaces])
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[BeamDecoder], tuple[Alphabet, DecoderSettings]]:
+        """To another process it goes as its settings, whose files are read again there."""
+        return BeamDecoder, (self.alphabet, self.settings)
+
     def decode(self, log_probs: np.ndarray) -> Hypothesis:
         """(frames, labels) natural-log posteriors -> the best hypothesis.
 

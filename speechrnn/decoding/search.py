@@ -12,7 +12,8 @@ from typing import Any
 
 from speechrnn.decoding import lexicon as lexicons
 from speechrnn.decoding.hotwords import HotwordLM, Hotwords
-from speechrnn.decoding.lexicon import SEPARATOR, Lexicon
+from speechrnn.decoding.lexicon import Lexicon
+from speechrnn.decoding.ngram import CHARACTER_SPACE as SEPARATOR
 from speechrnn.decoding.settings import DecoderSettings
 from speechrnn.errors import DataError, MissingExtra, ModelError
 from speechrnn.text import BLANK, Alphabet, normalise
