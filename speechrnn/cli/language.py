@@ -242,7 +242,10 @@ def _tell_splits(paths: list[Path], split: str) -> None:
 
 def _tell_doubts(model: NGramModel, order: int, units: str) -> None:
     if model.order < order:
-        _tell(f"no sentence is long enough for order {order}; the model has order {model.order}")
+        _tell(
+            f"there are no n-grams of order {model.order + 1}: the sentences are too short, or all "
+            f"are pruned; the model has order {model.order}"
+        )
     if not 2 <= model.order <= 6:
         _tell(f"the model has order {model.order}; decoding reads orders 2 to 6")
     of_order = [n for n in model.fallback_orders if (units, n) != ("characters", 1)]

@@ -50,7 +50,7 @@ def estimate(
 ) -> NGramModel:
     """Sentences of words -> a model of at most ``order`` words. Their order does not matter.
 
-    Where no sentence is long enough for ``order``, the model's is lower.
+    Where no n-gram of ``order`` words occurs, or all are pruned, the model's order is lower.
 
     Args:
         prune: of each order the count up to which n-grams are left out, the last one for all
@@ -143,7 +143,7 @@ def _check(word: str) -> None:
 def _counted(
     tokens: np.ndarray, vocabulary: int, thresholds: Sequence[int], min_count: int
 ) -> list[_Counts]:
-    """The n-grams of all orders up to the longest that occurs.
+    """The n-grams of all orders up to the highest of which any are kept.
 
     A sentence's n-grams are the windows on <s> words </s>; <s> is never within one.
     """
@@ -173,6 +173,8 @@ def _counted(
         levels[-1] = dataclasses.replace(below, adjusted=adjusted)
         from_start = from_start[context]
         kept = (count > threshold) & common[word] & below.kept[context]
+        if not kept.any():
+            break
         levels.append(_Counts(context, suffix, word, count, count, kept))
         shorter = np.full(len(tokens), -1)
         shorter[ends] = row
