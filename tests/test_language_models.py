@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechrnn.corpora import manifest
+from speechrnn.corpora import sentences as sentence_files
 from speechrnn.decoding.arpa import read_arpa, write_arpa
 from speechrnn.decoding.kneser_ney import FALLBACK, estimate
 from speechrnn.decoding.ngram import CHARACTER_SPACE, SPECIALS, characters
@@ -436,6 +437,15 @@ def test_text_and_manifests_are_read_together_and_normalised(speechrnn, corpus, 
     assert set(read_arpa(tmp_path / "lm.arpa").vocabulary) == {
         *("don't", "stop", "now", "nobody's", "test")
     }
+
+
+def test_progress_counts_every_byte_that_is_read(corpus, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("one two three\n" * 10_000)
+    for path, count in ((text, 10_000), (corpus, 3)):
+        done = []
+        assert len(list(sentence_files.read(path, advance=done.append))) == count
+        assert sum(done) == path.stat().st_size
 
 
 def test_characters_are_the_units_on_demand(speechrnn, corpus, tmp_path):

@@ -113,7 +113,7 @@ def lm(
                 yield tokens
 
     _tell_splits(texts, split or "train")
-    with _progress("reading and counting", texts) as advance:
+    with _progress("counting, writing", texts) as advance:
         estimated = kneser_ney.estimate(read(advance), order, thresholds, min_count)
         arpa.write_arpa(estimated, out)
     _tell_doubts(estimated, order, units)
@@ -179,24 +179,33 @@ def _reading(units: str, model: Path | None) -> _Reading:
 
 @contextlib.contextmanager
 def _progress(title: str, paths: list[Path]) -> Iterator[Advance]:
-    """What to call with the bytes that are done of ``paths``; a bar where it takes long."""
+    """What to call with the bytes of ``paths`` that are read; a bar where it takes long, and
+    ``title`` for what is done after the last of them."""
     from rich.progress import Progress
 
     bar = Progress(console=console, transient=True)
-    task = bar.add_task(title, total=sum(p.stat().st_size for p in paths if p.is_file()) or None)
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    reading = bar.add_task("reading", total=sum(sizes))
+
+    def advance(size: int) -> None:
+        bar.update(reading, advance=size)
+        if bar.finished:
+            bar.add_task(title, total=None)
+
     start = threading.Timer(SHORT_WAIT, bar.start)
     start.start()
     try:
-        yield lambda size: bar.update(task, advance=size)
+        yield advance
     finally:
         start.cancel()
         start.join()
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _held_out(model: NGramModel, path: Path, reading: _Reading) -> dict[str, Any]:
     _tell_splits([path], "dev")
-    with _progress("held-out text", [path]) as advance:
+    with _progress("scoring", [path]) as advance:
         tokens = reading.tokens(path, "dev", Counter(), advance)
         result: Perplexity = model.perplexity(tokens)
     return {
