@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from speechrnn.corpora import manifest
@@ -161,6 +163,7 @@ def test_probabilities_sum_to_one_in_every_context(text, order, context):
 @settings(max_examples=40, deadline=None)
 @given(texts, st.integers(1, 3), st.integers(2, 3))
 def test_probabilities_sum_to_one_where_ngrams_and_words_are_left_out(text, threshold, least):
+    assume(max(Counter(itertools.chain(*text)).values()) >= least)
     model = estimate(text, 3, prune=(0, 0, threshold), min_count=least)
     for context in ([], ["a"], ["a", "b"], ["b", "b"], ["?!", "a"]):
         last = len(context)
@@ -235,6 +238,8 @@ def test_rare_words_are_unknown_where_a_least_count_is_given():
     model = estimate([["a", "b"], ["a", "c"], ["a", "b"]], 2, min_count=2)
     assert model.vocabulary == ("a", "b")
     assert model.perplexity([["c"]]).unknown == 1
+    with pytest.raises(TranscriptError, match="occurs 4 times"):
+        estimate([["a", "b"], ["a", "c"], ["a", "b"]], 2, min_count=4)
 
 
 def test_pruned_ngrams_are_left_out_by_how_often_they_occur():
@@ -278,7 +283,7 @@ def test_marks_of_sentences_are_refused_in_what_is_scored():
     "wrong",
     [
         *({"order": 0}, {"min_count": 0}, {"prune": (1,)}, {"prune": (0, 2, 1)}),
-        *({"prune": (0, 0, 0, 1)}, {"prune": (0, -1)}),
+        *({"prune": (0, 0, 0, 1)}, {"prune": (0, -1)}, {"fallback": (0.5, 1, 3.1)}),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong):

@@ -71,7 +71,7 @@ def lm(
         typer.Option(help="Of each order the count up to which n-grams are left out, as 0,0,1."),
     ] = "0",
     min_count: Annotated[
-        int, typer.Option(min=1, help="Words that occur less often count as unknown.")
+        int, typer.Option(min=1, help="Words, or characters, that occur less often are unknown.")
     ] = 1,
     units: Annotated[
         str, typer.Option(help="words, or characters with | for the space.")
