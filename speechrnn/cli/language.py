@@ -71,7 +71,7 @@ def lm(
         typer.Option(help="Of each order the count up to which n-grams are left out, as 0,0,1."),
     ] = "0",
     min_count: Annotated[
-        int, typer.Option(min=1, help="Words that occur less often count as unknown.")
+        int, typer.Option(min=1, help="Words, or characters, that occur less often are unknown.")
     ] = 1,
     units: Annotated[
         str, typer.Option(help="words, or characters with | for the space.")
@@ -113,7 +113,7 @@ def lm(
                 yield tokens
 
     _tell_splits(texts, split or "train")
-    with _progress("reading and counting", texts) as advance:
+    with _progress("counting, writing", texts) as advance:
         estimated = kneser_ney.estimate(read(advance), order, thresholds, min_count)
         arpa.write_arpa(estimated, out)
     _tell_doubts(estimated, order, units)
@@ -179,24 +179,33 @@ def _reading(units: str, model: Path | None) -> _Reading:
 
 @contextlib.contextmanager
 def _progress(title: str, paths: list[Path]) -> Iterator[Advance]:
-    """What to call with the bytes that are done of ``paths``; a bar where it takes long."""
+    """What to call with the bytes of ``paths`` that are read; a bar where it takes long, and
+    ``title`` for what is done after the last of them."""
     from rich.progress import Progress
 
     bar = Progress(console=console, transient=True)
-    task = bar.add_task(title, total=sum(p.stat().st_size for p in paths if p.is_file()) or None)
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    reading = bar.add_task("reading", total=sum(sizes))
+
+    def advance(size: int) -> None:
+        bar.update(reading, advance=size)
+        if bar.finished:
+            bar.add_task(title, total=None)
+
     start = threading.Timer(SHORT_WAIT, bar.start)
     start.start()
     try:
-        yield lambda size: bar.update(task, advance=size)
+        yield advance
     finally:
         start.cancel()
         start.join()
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _held_out(model: NGramModel, path: Path, reading: _Reading) -> dict[str, Any]:
     _tell_splits([path], "dev")
-    with _progress("held-out text", [path]) as advance:
+    with _progress("scoring", [path]) as advance:
         tokens = reading.tokens(path, "dev", Counter(), advance)
         result: Perplexity = model.perplexity(tokens)
     return {
@@ -242,7 +251,10 @@ def _tell_splits(paths: list[Path], split: str) -> None:
 
 def _tell_doubts(model: NGramModel, order: int, units: str) -> None:
     if model.order < order:
-        _tell(f"no sentence is long enough for order {order}; the model has order {model.order}")
+        _tell(
+            f"there are no n-grams of order {model.order + 1}: the sentences are too short, or all "
+            f"are pruned; the model has order {model.order}"
+        )
     if not 2 <= model.order <= 6:
         _tell(f"the model has order {model.order}; decoding reads orders 2 to 6")
     of_order = [n for n in model.fallback_orders if (units, n) != ("characters", 1)]

@@ -8,6 +8,8 @@ from pathlib import Path
 from speechrnn.corpora import manifest
 from speechrnn.errors import DataError, ManifestError
 
+_PIECE = 2**16  # bytes, between two calls of ``advance``
+
 
 def is_manifest(path: Path) -> bool:
     """Whether a file is a manifest, by its name; any other is text, a sentence a line."""
@@ -47,10 +49,10 @@ def _transcripts(path: Path, split: str, dev_fraction: float) -> list[str]:
 
 
 def _lines(path: Path, advance: Callable[[int], object]) -> Iterator[str]:
+    done = 0
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                advance(len(line))
                 try:
                     yield line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
@@ -58,5 +60,10 @@ def _lines(path: Path, advance: Callable[[int], object]) -> Iterator[str]:
                         f"{path}, line {number} is not UTF-8 text ({error.reason}); save it as "
                         "UTF-8, or unpack it"
                     ) from error
+                done += len(line)
+                if done > _PIECE:
+                    advance(done)
+                    done = 0
     except OSError as error:
         raise DataError(f"cannot read the text {path}: {error.strerror}") from error
+    advance(done)

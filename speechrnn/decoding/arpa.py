@@ -59,7 +59,7 @@ def read_arpa(path: str | Path) -> NGramModel:
     for length, count in enumerate(counts[1:], start=2):
         lines.expect(f"\\{length}-grams:")
         grams, rows = _higher(lines, length, count, rows, vocabulary)
-        ngrams.append(grams)
+        ngrams += [grams] if len(grams) else []
     lines.expect("\\end\\")
     ngrams[-1] = dataclasses.replace(ngrams[-1], backoff=np.zeros(len(ngrams[-1]), np.float32))
     return NGramModel(words, tuple(ngrams))

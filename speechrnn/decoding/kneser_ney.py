@@ -2,7 +2,8 @@
 
 Chen & Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", TR-10-98,
 equations (23) to (26), in the reading of KenLM's ``lmplz`` (Heafield et al., "Scalable Modified
-Kneser-Ney Language Model Estimation", ACL 2013), with which the result agrees number by number.
+Kneser-Ney Language Model Estimation", ACL 2013), with which the result agrees number by number but
+for what docs/language_models.md tells of.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def estimate(
 ) -> NGramModel:
     """Sentences of words -> a model of at most ``order`` words. Their order does not matter.
 
-    Where no sentence is long enough for ``order``, the model's is lower.
+    Where no n-gram of ``order`` words occurs, or all are pruned, the model's order is lower.
 
     Args:
         prune: of each order the count up to which n-grams are left out, the last one for all
@@ -61,26 +62,36 @@ def estimate(
             artificial texts (``fallback_orders`` of the model names it); None: that is an error.
 
     Raises:
-        UsageError: an order, a threshold or a count that means nothing.
-        TranscriptError: no words at all, or one that cannot be in an ARPA file.
+        UsageError: an order, a threshold, a count or a fallback that means nothing.
+        TranscriptError: no words at all or none often enough, or one that no ARPA file can hold.
         DataError: no discounts for an order, and no fallback.
     """
     thresholds = _thresholds(order, prune, min_count)
+    if fallback is not None and not _in_range(fallback):
+        raise UsageError(
+            f"fallback discounts {fallback}: above 0 and at most 1, 2 and 3 are needed"
+        )
     words, tokens = _tokens(sentences)
     levels = _counted(tokens, len(words), thresholds, min_count)
     discounts: list[Discounts] = []
     fallbacks = []
     for length, level in enumerate(levels, start=1):
-        estimated = _discounts(level.adjusted)
-        if estimated is None and fallback is None:
+        found = _discounts(level.adjusted)
+        if found is None:
+            fallbacks.append(length)
+            found = fallback
+        if found is None:
             raise DataError(
                 f"the text has too few different {length}-grams, or too even ones, to estimate "
-                f"their discounts; give more text, a lower order, or fallback discounts"
+                "their discounts; give more text, a lower order, or fallback discounts"
             )
-        if estimated is None:
-            fallbacks.append(length)
-        discounts.append(estimated or fallback or FALLBACK)
+        discounts.append(found)
     kept = tuple(word for word, keep in zip(words, levels[0].kept, strict=True) if keep)
+    if len(kept) == _FIRST:
+        raise TranscriptError(
+            f"no word of the text occurs {min_count} times; give more text or a lower count",
+            reason="empty_transcript",
+        )
     ngrams = _interpolated(levels, discounts)
     return NGramModel(kept, ngrams, tuple(discounts), tuple(fallbacks))
 
@@ -143,7 +154,7 @@ def _check(word: str) -> None:
 def _counted(
     tokens: np.ndarray, vocabulary: int, thresholds: Sequence[int], min_count: int
 ) -> list[_Counts]:
-    """The n-grams of all orders up to the longest that occurs.
+    """The n-grams of all orders up to the highest of which any are kept.
 
     A sentence's n-grams are the windows on <s> words </s>; <s> is never within one.
     """
@@ -173,6 +184,8 @@ def _counted(
         levels[-1] = dataclasses.replace(below, adjusted=adjusted)
         from_start = from_start[context]
         kept = (count > threshold) & common[word] & below.kept[context]
+        if not kept.any():
+            break
         levels.append(_Counts(context, suffix, word, count, count, kept))
         shorter = np.full(len(tokens), -1)
         shorter[ends] = row
@@ -190,8 +203,11 @@ def _discounts(adjusted: np.ndarray) -> Discounts | None:
         return None
     y = n1 / (n1 + 2 * n2)
     found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-    in_range = all(0 < discount <= count for count, discount in enumerate(found, start=1))
-    return found if in_range else None
+    return found if _in_range(found) else None
+
+
+def _in_range(discounts: Discounts) -> bool:
+    return all(0 < discount <= count for count, discount in enumerate(discounts, start=1))
 
 
 def _interpolated(levels: Sequence[_Counts], discounts: Sequence[Discounts]) -> tuple[NGrams, ...]:

@@ -64,8 +64,9 @@ class NGramModel:
     the backoffs of the contexts that are longer than its own.
 
     ``words`` is the vocabulary and begins with ``SPECIALS``; ``ngrams[k]`` are those of order
-    k + 1. ``discounts`` of each order, for counts 1, 2, and 3 or more, and the orders whose
-    discounts could not be estimated, are told of models that were estimated here.
+    k + 1, at least one of each. Of models that were estimated here, ``discounts`` are those of
+    each order for counts of 1, 2, and 3 or more, and ``fallback_orders`` the orders whose discounts
+    could not be estimated.
     """
 
     words: tuple[str, ...]
@@ -173,8 +174,6 @@ class NGramModel:
     def _find(self, length: int, context: np.ndarray, word: np.ndarray) -> np.ndarray:
         """Rows of n-grams by their contexts' rows and last words; -1 where there is none."""
         keys, wanted = self._keys[length - 1], context * len(self.words) + word
-        if not len(keys):
-            return np.full(len(wanted), -1)
         row = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where((context >= 0) & (keys[row] == wanted), row, -1)
 
