@@ -29,7 +29,7 @@ from speechrnn.runtime import Recognizer, container
 
 COMMANDS = (
     *("prepare", "train", "evaluate", "export", "transcribe"),
-    *("benchmark", "info", "synth", "record", "lm"),
+    *("benchmark", "info", "synth", "record", "lm", "tune"),
 )
 EXPORTS = {
     "savedmodel": ["--format", "savedmodel"],

@@ -6,6 +6,7 @@ from speechrnn.cli import (  # noqa: I001
     measuring,
     transcribing,
     language,
+    tuning,
     doctor,
     corpora,
 )
@@ -20,4 +21,5 @@ __all__ = [
     "measuring",
     "training",
     "transcribing",
+    "tuning",
 ]

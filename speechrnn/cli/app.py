@@ -99,6 +99,11 @@ def examples(*lines: str) -> str:
 
 def needs_training_extra(feature: str, module: str) -> Any:
     """Import a module of the training side; names the extra where that is not installed."""
+    return needs_extra(feature, "train", module)
+
+
+def needs_extra(feature: str, extra: str, module: str) -> Any:
+    """Import a module that wants packages of an extra; names it where that is not installed."""
     import importlib
 
     try:
@@ -106,4 +111,4 @@ def needs_training_extra(feature: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "speechrnn":
             raise
-        raise MissingExtra(feature, "train") from error
+        raise MissingExtra(feature, extra) from error

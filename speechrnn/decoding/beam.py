@@ -56,6 +56,11 @@ class BeamDecoder:
         self._silent = np.array([BLANK, *spaces])
         self._lock = threading.Lock()
 
+    @property
+    def has_lexicon(self) -> bool:
+        """Whether it writes words of a list only."""
+        return self._search.separator is not None
+
     def __reduce__(self) -> tuple[type[BeamDecoder], tuple[Alphabet, DecoderSettings]]:
         """To another process it goes as its settings, whose files are read again there."""
         return BeamDecoder, (self.alphabet, self.settings)

@@ -61,7 +61,7 @@ class Readers:
         self._recogniser, self._jobs = recogniser, jobs
         # Not a fork: TensorFlow's and LiteRT's threads do not survive one.
         self._pool = ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), _start, [recogniser.reader]
+            jobs, multiprocessing.get_context("spawn"), _start, (recogniser.reader,)
         )
 
     def __enter__(self) -> Readers:

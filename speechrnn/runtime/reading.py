@@ -57,16 +57,21 @@ class Reader:
 
         What is noise, the best labels tell; a beam search then hears silence there.
         """
+        if self.decoder is not None:
+            quiet, rejected = self.quiet(log_probs)
+            return self.decoder.decode(quiet), rejected
         heard = greedy(log_probs, Alphabet(self.spec.alphabet))
-        frame = self.spec.seconds_per_output_frame
-        if self.decoder is None:
-            if self.rejection is None:
-                return heard, 0
-            return without_noise(heard, log_probs, self.rejection, frame)
         if self.rejection is None:
-            return self.decoder.decode(log_probs), 0
-        quiet, rejected = silenced(heard, log_probs, self.rejection, frame)
-        return self.decoder.decode(quiet), rejected
+            return heard, 0
+        return without_noise(heard, log_probs, self.rejection, self.spec.seconds_per_output_frame)
+
+    def quiet(self, log_probs: np.ndarray) -> tuple[np.ndarray, int]:
+        """What a beam search gets: log_probs with silence in place of noise, and how many
+        stretches that is."""
+        if self.rejection is None:
+            return log_probs, 0
+        heard = greedy(log_probs, Alphabet(self.spec.alphabet))
+        return silenced(heard, log_probs, self.rejection, self.spec.seconds_per_output_frame)
 
     def words(
         self, heard: Hypothesis, listened: Listened, first_frame: int = 0
