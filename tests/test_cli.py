@@ -29,7 +29,7 @@ from speechrnn.runtime import Recognizer, container
 
 COMMANDS = (
     *("prepare", "train", "evaluate", "export", "transcribe"),
-    *("benchmark", "info", "synth", "record", "compare"),
+    *("benchmark", "info", "synth", "record", "compare", "doctor", "lm"),
 )
 EXPORTS = {
     "savedmodel": ["--format", "savedmodel"],

@@ -1,7 +1,25 @@
 """The speechrnn command: ``app`` is what all subcommands share, every other module has a few."""
 
 # The order of imports is that of the commands in `speechrnn --help`.
-from speechrnn.cli import training, measuring, compare, transcribing, corpora  # noqa: I001
+from speechrnn.cli import (  # noqa: I001
+    training,
+    measuring,
+    compare,
+    transcribing,
+    language,
+    doctor,
+    corpora,
+)
 from speechrnn.cli.app import app, main
 
-__all__ = ["app", "compare", "corpora", "main", "measuring", "training", "transcribing"]
+__all__ = [
+    "app",
+    "compare",
+    "corpora",
+    "doctor",
+    "language",
+    "main",
+    "measuring",
+    "training",
+    "transcribing",
+]

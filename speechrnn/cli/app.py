@@ -18,7 +18,7 @@ from rich.console import Console
 from speechrnn.errors import MissingExtra, SpeechRNNError
 
 if TYPE_CHECKING:
-    from speechrnn.recipe import Recipe
+    from speechrnn.recipe import LanguageRecipe, Recipe
 
 app = typer.Typer(
     name="speechrnn",
@@ -84,6 +84,12 @@ def load_recipe(path: Path, overrides: list[str] | None) -> Recipe:
     from speechrnn import recipe
 
     return recipe.load(path, overrides or [])
+
+
+def load_any_recipe(path: Path, overrides: list[str] | None) -> Recipe | LanguageRecipe:
+    from speechrnn import recipe
+
+    return recipe.load_any(path, overrides or [])
 
 
 def examples(*lines: str) -> str:

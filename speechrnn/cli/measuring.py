@@ -25,6 +25,7 @@ from speechrnn.errors import DataError
         "speechrnn evaluate runs/an4 data/an4/manifest.tsv --split dev",
         "speechrnn evaluate model.tflite mine.csv --json",
         "speechrnn evaluate model.tflite mine.csv --by speaker --by duration",
+        "speechrnn evaluate model.tflite mine.csv --report out.html",
     )
 )
 def evaluate(
@@ -34,6 +35,9 @@ def evaluate(
     by: Annotated[
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Rates by speaker, duration or a column; repeatable."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page of it, with the worst utterances, as HTML.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -54,6 +58,9 @@ def evaluate(
         if not utterances:
             raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
     result = evaluation.evaluate(recogniser, utterances, by=by or [])
+    if report:
+        page = needs_training_extra("the report", "speechrnn.evaluation.report")
+        page.write_report(result, utterances, recogniser, report)
     answer(result.to_dict(), result.table(by or []), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")

@@ -13,6 +13,7 @@ from speechrnn.cli.app import (
     app,
     console,
     examples,
+    load_any_recipe,
     load_recipe,
     needs_training_extra,
 )
@@ -55,6 +56,7 @@ def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
     epilog=examples(
         "speechrnn train configs/an4.yaml",
         "speechrnn train configs/an4.yaml data.manifest=mine.csv output=runs/mine",
+        "speechrnn train configs/char_lm.yaml data.manifest=mine.csv output=runs/mine_lm",
     )
 )
 def train(
@@ -64,15 +66,22 @@ def train(
 ) -> None:
     """Train a recipe; the result is its output, a run directory.
 
-    Prepares the corpus where that is not done, and goes on from the last checkpoint where
+    The recipe is that of a recogniser, or of a language model (configs/char_lm.yaml). Prepares the
+    corpus where that is not done, and goes on from the last checkpoint where
     there is one.
     """
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_any_recipe(recipe, overrides)
     needs_training_extra("training", "speechrnn.training.threads").configure(
         loaded.training.threads
     )
     card = needs_training_extra("training", "speechrnn.training").train(loaded, quiet=quiet)
-    print(f"{loaded.output}: dev WER {card['dev']['wer']:.1%} after epoch {card['epoch']}")
+    found = card["dev"]
+    result = (
+        f"WER {found['wer']:.1%}"
+        if "wer" in found
+        else f"{found['bits_per_character']:.3f} bits a character"
+    )
+    print(f"{loaded.output}: dev {result} after epoch {card['epoch']}")
 
 
 @app.command(

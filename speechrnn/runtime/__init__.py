@@ -9,16 +9,18 @@ from pathlib import Path
 
 from speechrnn.errors import ModelError
 from speechrnn.runtime.recognizer import BaseRecognizer, Recognizer
-from speechrnn.runtime.results import TimedWord, Transcript
+from speechrnn.runtime.results import Aligned, TimedSymbol, TimedWord, Transcript
 from speechrnn.runtime.streaming import Endpoint, Heard, Stream
 from speechrnn.runtime.windows import Windows
 
 __all__ = [
+    "Aligned",
     "BaseRecognizer",
     "Endpoint",
     "Heard",
     "Recognizer",
     "Stream",
+    "TimedSymbol",
     "TimedWord",
     "Transcript",
     "Windows",

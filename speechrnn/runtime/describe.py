@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.corpora import manifest
+from speechrnn.files import LANGUAGE_MODEL, MODEL, read_run
+from speechrnn.language import CharacterLMSpec
 from speechrnn.runtime import BaseRecognizer, open_model
 from speechrnn.runtime.benchmark import size_of
-
-MANIFEST_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -21,8 +21,12 @@ def describe(path: str | Path) -> dict[str, Any]:
         ModelError: no model, or a damaged one.
     """
     path = Path(path)
-    if path.suffix.lower() in MANIFEST_SUFFIXES:
+    if path.suffix.lower() in manifest.SUFFIXES:
         return _manifest(path)
+    if (path / MODEL).is_file():
+        description, _ = read_run(path)
+        if description["kind"] == LANGUAGE_MODEL:
+            return _language_model(path, description)
     return _model(path, open_model(path))
 
 
@@ -37,6 +41,21 @@ def _manifest(path: Path) -> dict[str, Any]:
         facts[f"split {split}"] = f"{count} utterances, {len(speakers)} speakers{hours}"
     facts["words"] = len({word for u in utterances for word in u.text.split()})
     return facts
+
+
+def _language_model(path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    spec = CharacterLMSpec.from_dict(description["spec"])
+    return {
+        "kind": LANGUAGE_MODEL,
+        "path": str(path),
+        "size_bytes": size_of(path),
+        "alphabet": "".join(spec.alphabet.symbols),
+        "cell": spec.model.cell,
+        "layers": spec.model.layers,
+        "units": spec.model.units,
+        "embedding": spec.model.embedding,
+        **description["card"],
+    }
 
 
 def _model(path: Path, recogniser: BaseRecognizer) -> dict[str, Any]:

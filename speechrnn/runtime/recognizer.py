@@ -6,6 +6,7 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +14,20 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from speechrnn import audio
-from speechrnn.decoding.greedy import greedy
+from speechrnn.decoding.alignment import align
+from speechrnn.decoding.greedy import Hypothesis, greedy
+from speechrnn.decoding.pauses import Loudness
 from speechrnn.decoding.rejection import Rejection, without_noise
 from speechrnn.errors import ModelError
 from speechrnn.runtime import container
-from speechrnn.runtime.results import Transcript, timed_words
+from speechrnn.runtime.results import (
+    Aligned,
+    Habits,
+    TimedWord,
+    Transcript,
+    confidence_of,
+    timed_words,
+)
 from speechrnn.runtime.streaming import Endpoint, State, Stream
 from speechrnn.runtime.waveform import checked_blocks
 from speechrnn.runtime.windows import Windows, beginning, cut, of_length
@@ -27,12 +37,22 @@ from speechrnn.text import Alphabet
 Progress = Callable[[float], None]
 
 
+@dataclass(frozen=True)
+class Listened:
+    """A recording once it was computed: (frames, labels) log_probs, (pauses, 2) seconds."""
+
+    log_probs: np.ndarray
+    pauses: np.ndarray
+    duration_s: float
+
+
 class BaseRecognizer(ABC):
     """What every form of a trained model offers; a form supplies ``_posteriors``.
 
     ``kind`` names the form; ``spec`` and ``card`` describe the model, ``alphabet`` reads its
     labels. ``windows`` says from which length on a recording is computed in parts; ``rejection``
-    which stretches are taken for noise, from the card: None rejects nothing.
+    which stretches are taken for noise, from the card: None rejects nothing; ``habits`` what the
+    card knows of the model's times and confidences.
     """
 
     kind: ClassVar[str]
@@ -44,6 +64,7 @@ class BaseRecognizer(ABC):
         self.alphabet = Alphabet(spec.alphabet)
         rejection = card.get("rejection")
         self.rejection = rejection and Rejection.from_dict(rejection)
+        self.habits = Habits.of(card)
 
     @property
     def streams(self) -> bool:
@@ -64,30 +85,57 @@ class BaseRecognizer(ABC):
         Raises:
             AudioError: the recording or the waveform cannot be used.
         """
-        rate = self.spec.features.sample_rate
-        given = audio.blocks(source, rate) if isinstance(source, str | Path) else iter([source])
-        samples = 0
-
-        def counted() -> Iterator[np.ndarray]:
-            nonlocal samples
-            for block in itertools.chain.from_iterable(map(checked_blocks, given)):
-                samples += len(block)
-                yield block
-
-        log_probs = self._joined(counted(), progress)
-        duration = samples / rate
+        listened = self._listen(source, progress)
+        log_probs = listened.log_probs
         heard, rejected = greedy(log_probs, self.alphabet), 0
         if self.rejection:
             frame = self.spec.seconds_per_output_frame
             heard, rejected = without_noise(heard, log_probs, self.rejection, frame)
+        words = self._timed(heard, listened)
         return Transcript(
             text=heard.text,
-            words=timed_words(heard, self.spec, duration),
-            confidence=heard.confidence,
-            duration_s=duration,
+            words=words,
+            confidence=confidence_of(heard, words, self.habits),
+            duration_s=listened.duration_s,
             log_probs=log_probs,
             rejected=rejected,
         )
+
+    def align(
+        self, source: np.ndarray | str | Path, text: str, progress: Progress | None = None
+    ) -> Aligned:
+        """A recording, as ``transcribe`` takes it, and what is said in it -> when that is said.
+
+        Raises:
+            AudioError: the recording or the waveform cannot be used.
+            TranscriptError: the text has characters that the model does not know, or more of them
+                than the recording has time for.
+        """
+        labels = self.alphabet.encode(text)
+        listened = self._listen(source, progress)
+        found = align(listened.log_probs, labels)
+        heard = found.hypothesis(self.alphabet)
+        return Aligned(
+            heard.text, self._timed(heard, listened), found.mismatch, listened.duration_s
+        )
+
+    def _timed(self, heard: Hypothesis, listened: Listened) -> tuple[TimedWord, ...]:
+        return timed_words(
+            heard, self.spec, listened.duration_s, habits=self.habits, pauses=listened.pauses
+        )
+
+    def _listen(self, source: np.ndarray | str | Path, progress: Progress | None) -> Listened:
+        rate = self.spec.features.sample_rate
+        given = audio.blocks(source, rate) if isinstance(source, str | Path) else iter([source])
+        loudness = Loudness(rate)
+
+        def heard() -> Iterator[np.ndarray]:
+            for block in itertools.chain.from_iterable(map(checked_blocks, given)):
+                loudness.feed(block)
+                yield block
+
+        log_probs = self._joined(heard(), progress)
+        return Listened(log_probs, loudness.pauses(), loudness.duration_s)
 
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:
         """(samples,) at the model's sample rate -> (frames, alphabet size) float32.
@@ -218,7 +266,12 @@ class Recognizer(BaseRecognizer):
         if self._step is None:
             return super().stream(endpoint)
         return Stream(
-            self.spec, self._first_state(), self._stepped, endpoint or Endpoint(), self.rejection
+            self.spec,
+            self._first_state(),
+            self._stepped,
+            endpoint or Endpoint(),
+            self.rejection,
+            self.habits,
         )
 
     def _first_state(self) -> State:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from speechrnn.decoding.greedy import greedy
+from speechrnn.decoding.pauses import Loudness
 from speechrnn.decoding.rejection import Rejection, without_noise
-from speechrnn.runtime.results import TimedWord, timed_words
+from speechrnn.runtime.results import RAW, Habits, TimedWord, confidence_of, timed_words
 from speechrnn.runtime.waveform import checked_waveform
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import BLANK, Alphabet
@@ -65,9 +66,10 @@ class Stream:
         step: Step,
         endpoint: Endpoint,
         rejection: Rejection | None = None,
+        habits: Habits = RAW,
     ):
         self._spec, self._state, self._step, self._endpoint = spec, state, step, endpoint
-        self._rejection = rejection
+        self._rejection, self._habits = rejection, habits
         self.rejected = 0
         self._alphabet = Alphabet(spec.alphabet)
         self._silent = {BLANK} | {
@@ -79,6 +81,7 @@ class Stream:
         self._frames = 0  # given by the model, in all
         self._since = 0  # the first frame of what is not final yet
         self._log_probs = np.zeros([0, spec.alphabet.size], np.float32)  # from there on
+        self._loudness = Loudness(spec.features.sample_rate)
         self._ended = False
 
     def feed(self, waveform: np.ndarray) -> list[Heard]:
@@ -139,6 +142,7 @@ class Stream:
     def _receive(self, waveform: np.ndarray) -> None:
         self._waiting = np.concatenate([self._waiting, waveform])
         self._samples += len(waveform)
+        self._loudness.feed(waveform)
 
     def _frames_ready(self) -> int:
         """Output frames for which all that they read has been received, and a sample more."""
@@ -159,6 +163,7 @@ class Stream:
         if not self._ended_here(heard):
             return [heard]
         self._since, self._log_probs = self._frames, self._log_probs[:0]
+        self._loudness.forget(self._since * self._spec.seconds_per_output_frame)
         self.rejected += heard.rejected
         return [dataclasses.replace(heard, is_final=True)] if heard.text else []
 
@@ -176,5 +181,7 @@ class Stream:
             frame = self._spec.seconds_per_output_frame
             found, rejected = without_noise(found, self._log_probs, self._rejection, frame)
         duration = self._samples / self._spec.features.sample_rate
-        words = timed_words(found, self._spec, duration, self._since)
-        return Heard(found.text, words, found.confidence, is_final, self._log_probs, rejected)
+        pauses = self._loudness.pauses() if self._habits.timing else None
+        words = timed_words(found, self._spec, duration, self._since, self._habits, pauses)
+        confidence = confidence_of(found, words, self._habits)
+        return Heard(found.text, words, confidence, is_final, self._log_probs, rejected)

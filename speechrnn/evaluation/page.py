@@ -1,0 +1,190 @@
+"""Parts of a self-contained HTML page: the document, tables that sort, bars with intervals.
+
+Everything a page shows is in its one file, and its content security policy lets nothing else in:
+no network, and no script or style but those written here, whatever a transcript holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from speechrnn import __version__
+
+_STYLE, _SCRIPT = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+)
+
+
+def document(title: str, body: str) -> bytes:
+    """A title, as text, and a body, as HTML -> the page, UTF-8."""
+    policy = (
+        f"default-src 'none'; style-src '{_hash(_STYLE)}'; script-src '{_hash(_SCRIPT)}'; "
+        "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+{body}
+<footer>Written by speechrnn {escape(__version__)}. This page needs no network.</footer>
+</main>
+<script>{_SCRIPT}</script>
+</body>
+</html>
+""".encode()
+
+
+def _hash(source: str) -> str:
+    """As a content security policy names an inline script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def section(title: str, content: str, lead: str = "") -> str:
+    """A titled part of a page; ``content`` is HTML, ``lead`` text."""
+    said = f'<p class="lead">{escape(lead)}</p>' if lead else ""
+    return f"<section><h2>{escape(title)}</h2>{said}\n{content}</section>\n"
+
+
+def figures(items: Iterable[tuple[str, str, str]]) -> str:
+    """(name, value, remark), all text -> the figures that a page opens with."""
+    cards = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
+        f'<dd class="remark">{escape(remark)}</dd></div>'
+        for name, value, remark in items
+    )
+    return f'<dl class="figures">{cards}</dl>'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``shown`` is HTML; ``value`` is what a column is sorted by, where that is a number."""
+
+    shown: str
+    value: float | None = None
+
+
+def text(content: str) -> Cell:
+    """Text of any script, in its own direction."""
+    return Cell(f'<span dir="auto">{escape(content)}</span>')
+
+
+def number(value: float | None, digits: int = 0, scale: float = 1.0, unit: str = "") -> Cell:
+    """A number, or a dash where there is none; infinity sorts last."""
+    if value is None:
+        return Cell("–", -1e9)
+    if not math.isfinite(value):
+        return Cell("∞", 1e9)
+    return Cell(f"{scale * value:.{digits}f}{unit}", value)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    caption: str,
+    marked: Sequence[bool] | None = None,
+    filter_name: str = "",
+) -> str:
+    """A table with sortable columns and a search; ``marked`` rows are those that the check box
+    ``filter_name`` leaves."""
+    heads = "".join(
+        f'<th role="columnheader" scope="col" aria-sort="none">'
+        f'<button type="button">{escape(name)}</button></th>'
+        for name in columns
+    )
+    labels = [escape(name) for name in columns]
+    body = []
+    for index, row in enumerate(rows):
+        cells = "".join(_cell(label, cell) for label, cell in zip(labels, row, strict=True))
+        flag = " data-marked" if marked and marked[index] else ""
+        body.append(f'<tr role="row"{flag}>{cells}</tr>')
+    only = (
+        f'<label class="only"><input type="checkbox"> {escape(filter_name)}</label>'
+        if filter_name
+        else ""
+    )
+    return f"""<div class="listing">
+<div class="tools"><label>Search <input type="search"></label>{only}<output aria-live="polite">
+{len(body)} of {len(body)}</output></div>
+<table role="table"><caption>{escape(caption)}</caption>
+<thead role="rowgroup"><tr role="row">{heads}</tr></thead>
+<tbody role="rowgroup">
+{chr(10).join(body)}
+</tbody></table></div>
+"""
+
+
+def _cell(label: str, cell: Cell) -> str:
+    value = "" if cell.value is None else f' data-value="{cell.value:.6g}" class="number"'
+    return f'<td role="cell" data-label="{label}"{value}>{cell.shown}</td>'
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rate with its interval, as a row of a plot."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    remark: str
+
+
+def bars(rows: Sequence[Bar], caption: str) -> str:
+    """Rates in percent, one under another: a bar, its 95 % interval as a line, and numbers."""
+    finite = [v for row in rows for v in (row.value, row.high) if math.isfinite(v)]
+    most = max([*finite, 0.01])
+    lines = "".join(
+        f'<tr><th scope="row" dir="auto">{escape(row.name)}</th><td>{_bar(row, most)}</td>'
+        f'<td class="number">{number(row.value, 1, 100, " %").shown}</td>'
+        f'<td class="remark">{escape(row.remark)}</td></tr>'
+        for row in rows
+    )
+    return (
+        f'<table class="bars"><caption>{escape(caption)}; thin lines are 95 % intervals, the full '
+        f"width is {100 * most:.0f} %</caption><tbody>{lines}</tbody></table>"
+    )
+
+
+def _bar(row: Bar, most: float) -> str:
+    value, low, high = (100 * min(v, most) / most for v in (row.value, row.low, row.high))
+    return (
+        '<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="bar" x="0" y="1" width="{value:.2f}" height="8"/>'
+        f'<path class="interval" d="M{low:.2f} 5H{high:.2f}M{low:.2f} 2V8M{high:.2f} 2V8"/></svg>'
+    )
+
+
+def histogram(name: str, values: Sequence[float], bins: int = 40) -> str:
+    """How values are spread: a picture, with the least, the middle and the most in words."""
+    counts, _ = np.histogram(values, bins=bins)
+    top = max(1, int(counts.max()))
+    columns = "".join(
+        f'<rect class="bar" x="{i}.05" y="{100 - 100 * count / top:.1f}" width="0.9" '
+        f'height="{100 * count / top:.1f}"/>'
+        for i, count in enumerate(counts)
+        if count
+    )
+    least, middle, most = (f"{np.percentile(values, p):.4g}" for p in (0, 50, 100))
+    return (
+        f'<figure class="histogram"><figcaption>{escape(name)}</figcaption>'
+        f'<svg viewBox="0 0 {bins} 100" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(name)}: {least} to {most}, middle {middle}">{columns}</svg>'
+        f'<div class="scale"><span>{least}</span><span>middle {middle}</span>'
+        f"<span>{most}</span></div></figure>"
+    )

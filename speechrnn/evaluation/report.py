@@ -1,0 +1,224 @@
+"""An evaluation -> one HTML page to look into it: where the errors are, and how they sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from speechrnn import audio
+from speechrnn.corpora.manifest import Utterance
+from speechrnn.evaluation import page
+from speechrnn.evaluation.alignment import Edit, align_words
+from speechrnn.evaluation.breakdown import (
+    Row,
+    by_duration,
+    by_value,
+    character_confusions,
+    confusions,
+)
+from speechrnn.evaluation.error_rates import ErrorRates, UtteranceScore, rate
+from speechrnn.evaluation.evaluate import Evaluation
+from speechrnn.evaluation.worst import Recogniser, worst_utterances
+from speechrnn.files import write_atomically
+from speechrnn.specs import RecogniserSpec
+
+WORST = 30  # utterances with sound and picture
+MOST_SPEAKERS = 40  # in the plot; the table has all utterances
+
+
+def write_report(
+    evaluation: Evaluation,
+    utterances: Sequence[Utterance],
+    recogniser: Recogniser,
+    path: Path,
+    worst: int = WORST,
+) -> None:
+    """Write the page of an evaluation of ``utterances`` by ``recogniser``, atomically.
+
+    The ``worst`` utterances, by errors, are transcribed again for their pictures: until then
+    nobody had to keep posteriors. A recording that cannot be read any more has no picture.
+
+    Raises:
+        ModelError: the model itself fails.
+    """
+    rates = evaluation.rates
+    by_id = {utterance.utterance_id: utterance for utterance in reversed(utterances)}
+    seconds = {
+        score.utterance_id: length
+        for score in rates.scores
+        if (length := _seconds(by_id[score.utterance_id])) is not None
+    }
+    wrong = sorted((s for s in rates.scores if s.errors), key=_badness)[:worst]
+    body = [
+        f"<h1>{escape(f'{100 * rates.wer:.2f} % of words wrong')}</h1>",
+        f'<p class="lead">{escape(_model(recogniser.spec))}</p>',
+        _figures(evaluation),
+        '<div class="pair">',
+        _by_speaker(rates.scores),
+        _plot("By duration", by_duration(rates.scores, seconds)),
+        "</div>",
+        _confusions(rates.scores),
+        worst_utterances(wrong, by_id, recogniser),
+        _all(rates.scores, seconds),
+        _failures(evaluation),
+        _method(rates),
+    ]
+    write_atomically(path, page.document("speechrnn evaluation", "\n".join(body)))
+
+
+def _seconds(utterance: Utterance) -> float | None:
+    promised = audio.promised_seconds(utterance.path)
+    return promised if promised is not None else utterance.duration_s
+
+
+def _badness(score: UtteranceScore) -> tuple[float, float, str]:
+    """Most errors first, then the highest rate."""
+    return -score.errors, -rate(score.errors, score.words), score.utterance_id
+
+
+def _model(spec: RecogniserSpec) -> str:
+    network = spec.model
+    ways = "two directions" if network.bidirectional else "one direction"
+    return (
+        f"Model: {network.layers} layers of {network.units} {network.cell} units in {ways}, "
+        f"{spec.features.kind} features, {spec.alphabet.size - 1} symbols."
+    )
+
+
+def _figures(evaluation: Evaluation) -> str:
+    rates = evaluation.rates
+    low, high = (f"{100 * bound:.1f}" for bound in rates.wer_ci95)
+    spread = f"95 % interval {low} to {high}, over {rates.units} {rates.resampled}"
+    right = sum(score.errors == 0 for score in rates.scores)
+    return page.figures(
+        [
+            ("Word error rate", f"{100 * rates.wer:.2f} %", spread),
+            ("Character error rate", f"{100 * rates.cer:.2f} %", f"{rates.characters} characters"),
+            (
+                "Word errors",
+                str(rates.substitutions + rates.deletions + rates.insertions),
+                f"{rates.substitutions} substituted, {rates.deletions} deleted, "
+                f"{rates.insertions} inserted, of {rates.words} words",
+            ),
+            (
+                "Utterances",
+                str(rates.utterances),
+                f"{right} without an error"
+                + (f"; {len(evaluation.failures)} not read" if evaluation.failures else ""),
+            ),
+            (
+                "Real-time factor",
+                f"{evaluation.real_time_factor:.3f}",
+                f"{evaluation.processing_seconds:.1f} s for {evaluation.audio_seconds:.0f} s",
+            ),
+        ]
+    )
+
+
+def _by_speaker(scores: Sequence[UtteranceScore]) -> str:
+    groups = {score.utterance_id: score.group for score in scores}
+    if not any(groups.values()):
+        return ""
+    rows = sorted(by_value(scores, groups), key=lambda row: (-row.wer, row.name))
+    more = (
+        f"The {MOST_SPEAKERS} worst of {len(rows)} speakers." if len(rows) > MOST_SPEAKERS else ""
+    )
+    return _plot("By speaker", rows[:MOST_SPEAKERS], more)
+
+
+def _plot(title: str, rows: Iterable[Row], lead: str = "") -> str:
+    drawn = [
+        page.Bar(row.name, row.wer, *row.wer_ci95, f"{row.errors} of {row.words} words")
+        for row in rows
+    ]
+    return page.section(title, page.bars(drawn, "Word error rate"), lead)
+
+
+def _confusions(scores: Sequence[UtteranceScore]) -> str:
+    tables = [
+        page.table(
+            ["Said", "Heard", "Times"],
+            [
+                (
+                    page.text(_shown(c.reference)),
+                    page.text(_shown(c.hypothesis)),
+                    page.number(c.count),
+                )
+                for c in found
+            ],
+            caption,
+        )
+        for found, caption in (
+            (confusions(scores), "Words"),
+            (character_confusions(scores), "Characters"),
+        )
+        if found
+    ]
+    if not tables:
+        return ""
+    lead = "The most frequent errors; — stands for nothing, ␣ for a space."
+    return page.section("Taken for another", f'<div class="pair">{"".join(tables)}</div>', lead)
+
+
+def _shown(side: str) -> str:
+    return side.replace(" ", "␣") if side else "—"
+
+
+def _all(scores: Sequence[UtteranceScore], seconds: Mapping[str, float]) -> str:
+    alignments = align_words([s.reference for s in scores], [s.hypothesis for s in scores])
+    rows = [
+        (
+            page.text(score.utterance_id),
+            page.text(score.group),
+            page.number(seconds.get(score.utterance_id), 1),
+            page.number(score.words),
+            page.number(score.errors),
+            page.number(rate(score.errors, score.words), 0, 100, " %"),
+            page.Cell(_inline(edits)),
+        )
+        for score, edits in zip(scores, alignments, strict=True)
+    ]
+    listing = page.table(
+        ["Utterance", "Speaker", "Seconds", "Words", "Errors", "WER", "Text"],
+        rows,
+        "Struck through: said and not heard; underlined: heard and not said.",
+        marked=[score.errors > 0 for score in scores],
+        filter_name="errors only",
+    )
+    return page.section("All utterances", listing)
+
+
+def _inline(edits: Iterable[Edit]) -> str:
+    parts = []
+    for edit in edits:
+        if edit.kind == "equal":
+            parts.append(escape(edit.reference))
+            continue
+        if edit.reference:
+            parts.append(f"<del>{escape(edit.reference)}</del>")
+        if edit.hypothesis:
+            parts.append(f"<ins>{escape(edit.hypothesis)}</ins>")
+    return f'<span dir="auto">{" ".join(parts)}</span>'
+
+
+def _failures(evaluation: Evaluation) -> str:
+    if not evaluation.failures:
+        return ""
+    rows = [
+        (page.text(f.utterance_id), page.text(f.reason), page.text(f.message))
+        for f in evaluation.failures
+    ]
+    listing = page.table(["Utterance", "Reason", "Message"], rows, "In none of these figures.")
+    return page.section("Not transcribed", listing)
+
+
+def _method(rates: ErrorRates) -> str:
+    rules = rates.rules
+    told = (
+        f"Both texts were normalised alike: Unicode {rules.unicode_form}, case: {rules.case}, "
+        f"punctuation: {rules.punctuation}, but for {rules.keep!r}. Rates are errors over all "
+        f"words together. Intervals are percentile bootstraps, in the first figure over "
+        f"{rates.units} {rates.resampled}."
+    )
+    return page.section("How it was measured", "", told)
