@@ -15,6 +15,19 @@ from rich.markup import escape
 from rich.text import Text
 
 from speechrnn.cli.app import SHORT_WAIT, Json, answer, app, complain, console, examples
+from speechrnn.cli.decoder import (
+    Beam,
+    DecoderFile,
+    Greedy,
+    Hotwords,
+    LexiconFile,
+    Lm,
+    LmWeight,
+    NeuralLm,
+    WordScore,
+    chosen,
+    tell_remarks,
+)
 from speechrnn.errors import DataError
 
 
@@ -22,6 +35,7 @@ from speechrnn.errors import DataError
     epilog=examples(
         "speechrnn transcribe hello.wav",
         "speechrnn transcribe calls/a.mp3 calls/b.flac --model model.tflite --json",
+        "speechrnn transcribe call.wav --lexicon words.txt --lm lm.arpa --hotword 'ada lovelace'",
         "speechrnn transcribe --stream --microphone --model live.tflite",
         "arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe - --stream --model live.tflite",
     )
@@ -47,6 +61,15 @@ def transcribe(
     device: Annotated[
         str | None, typer.Option(help="Which microphone; default: the system's.")
     ] = None,
+    decoder: DecoderFile = None,
+    beam: Beam = None,
+    lm: Lm = None,
+    lm_weight: LmWeight = None,
+    word_score: WordScore = None,
+    lexicon: LexiconFile = None,
+    neural_lm: NeuralLm = None,
+    hotword: Hotwords = None,
+    greedy: Greedy = False,
     as_json: Json = False,
 ) -> None:
     """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
@@ -62,7 +85,19 @@ def transcribe(
 
     recordings = recordings or []
     _check_sources(recordings, stream, microphone, device)
-    recogniser = open_model(model or default_model(), reject)
+    settings = chosen(
+        decoder,
+        greedy,
+        hotword,
+        beam=beam,
+        lm=lm,
+        lm_weight=lm_weight,
+        word_score=word_score,
+        lexicon=lexicon,
+        neural_lm=neural_lm,
+    )
+    recogniser = open_model(model or default_model(), reject, settings)
+    tell_remarks(recogniser)
     if microphone:
         _transcribe_microphone(recogniser, device, timestamps, as_json)
         return

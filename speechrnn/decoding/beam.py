@@ -47,14 +47,22 @@ class BeamDecoder:
         UsageError: settings that contradict each other.
     """
 
-    def __init__(self, alphabet: Alphabet, settings: DecoderSettings):
+    def __init__(self, alphabet: Alphabet, settings: DecoderSettings, search: Search | None = None):
         self.alphabet = alphabet
         self.settings = settings
-        self._search: Search = build(alphabet, settings)
+        self._search = search or build(alphabet, settings)
         self.remarks = self._search.remarks
         spaces = [i for i, symbol in enumerate(alphabet.spec.symbols, 1) if symbol.isspace()]
         self._silent = np.array([BLANK, *spaces])
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[BeamDecoder], tuple[Alphabet, DecoderSettings]]:
+        """To another process it goes as its settings, whose files are read again there."""
+        return BeamDecoder, (self.alphabet, self.settings)
+
+    def again(self, settings: DecoderSettings) -> BeamDecoder:
+        """A decoder with other settings; where only numbers differ no file is read again."""
+        return BeamDecoder(self.alphabet, settings, self._search.again(settings))
 
     def decode(self, log_probs: np.ndarray) -> Hypothesis:
         """(frames, labels) natural-log posteriors -> the best hypothesis.

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from speechrnn.decoding.ngram import CHARACTER_SPACE
 from speechrnn.errors import DataError, ModelError
 from speechrnn.text import Alphabet, normalise
 
 _SHOWN = 5  # words that a message names
-SEPARATOR = "|"  # of words, in lists and models whose tokens are characters
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _entries(lines: Iterable[str], path: Path) -> Iterator[str]:
         if not line.strip():
             continue
         word, *symbols = line.split()
-        if symbols and "".join(symbols).rstrip(SEPARATOR) != word:
+        if symbols and "".join(symbols).rstrip(CHARACTER_SPACE) != word:
             raise DataError(
                 f"{path}, line {number} spells {word!r} as {' '.join(symbols)!r}; write one word a "
                 "line. A word is spelled as it is written."

@@ -113,9 +113,7 @@ def without_noise(
 
     Where nothing is left the confidence is that of silence, as ``greedy`` has it.
     """
-    pause = rejection.pause_s / seconds_per_frame
-    parts = stretches(heard.tokens, pause)
-    noise = [part for part in parts if doubt(log_probs, part) > rejection.most_doubt]
+    noise = _noise(heard, log_probs, rejection, seconds_per_frame)
     if not noise:
         return heard, 0
     gone = {token.start_frame for part in noise for token in part}
@@ -126,3 +124,25 @@ def without_noise(
     left = Hypothesis("", tokens, confidence)
     text = " ".join(word.text for word in left.words)
     return dataclasses.replace(left, text=text), len(noise)
+
+
+def silenced(
+    heard: Hypothesis, log_probs: np.ndarray, rejection: Rejection, seconds_per_frame: float
+) -> tuple[np.ndarray, int]:
+    """(frames, labels) log_probs in which nothing but the blank can be heard where ``greedy`` of
+    them is taken for noise, and how many stretches that is."""
+    noise = _noise(heard, log_probs, rejection, seconds_per_frame)
+    if noise:
+        log_probs = log_probs.copy()
+    for part in noise:
+        frames = slice(part[0].start_frame, part[-1].end_frame)
+        log_probs[frames] = -np.inf
+        log_probs[frames, BLANK] = 0
+    return log_probs, len(noise)
+
+
+def _noise(
+    heard: Hypothesis, log_probs: np.ndarray, rejection: Rejection, seconds_per_frame: float
+) -> list[list[Token]]:
+    parts = stretches(heard.tokens, rejection.pause_s / seconds_per_frame)
+    return [part for part in parts if doubt(log_probs, part) > rejection.most_doubt]

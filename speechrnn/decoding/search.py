@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from speechrnn.decoding import lexicon as lexicons
 from speechrnn.decoding.hotwords import HotwordLM, Hotwords
-from speechrnn.decoding.lexicon import SEPARATOR, Lexicon
+from speechrnn.decoding.lexicon import Lexicon
+from speechrnn.decoding.ngram import CHARACTER_SPACE as SEPARATOR
 from speechrnn.decoding.settings import DecoderSettings
-from speechrnn.errors import DataError, MissingExtra, ModelError
+from speechrnn.errors import DataError, MissingExtra, ModelError, UsageError
 from speechrnn.text import BLANK, Alphabet, normalise
 
 try:
@@ -32,19 +33,32 @@ _NATS = math.log(10)  # KenLM's logarithms are to the base of 10
 class Search:
     """A decoder, and what must live as long as it: it holds no references of its own.
 
-    ``separator`` is the label that ends a word of the lexicon; None without a lexicon.
+    ``separator`` is the label that ends a word of the lexicon; None without a lexicon. ``make``
+    gives a decoder with other numbers, over the same files.
     """
 
-    decoder: Any
-    separator: int | None
-    remarks: tuple[str, ...]
+    make: Callable[[DecoderSettings], Any]
+    settings: DecoderSettings
     lm: Any
-    kept: Sequence[Any] = field(default_factory=list)
+    separator: int | None = None
+    remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.decoder = self.make(self.settings)
 
     def reset(self) -> None:
         """Before each recording: a language model in Python forgets its states."""
         if hasattr(self.lm, "reset"):
             self.lm.reset()
+
+    def again(self, settings: DecoderSettings) -> Search | None:
+        """A search with other settings that shares the files, None where these differ too."""
+        numbers = ("beam", "threshold", "symbols", "lm_weight", "word_score")
+        same = replace(self.settings, **{name: getattr(settings, name) for name in numbers})
+        # With hotwords the weight is in the scores that the trie was made with.
+        if same != settings or settings.hotwords:
+            return None
+        return replace(self, settings=settings)
 
 
 def build(alphabet: Alphabet, settings: DecoderSettings) -> Search:
@@ -144,27 +158,34 @@ def _phrases(settings: DecoderSettings, alphabet: Alphabet) -> dict[tuple[str, .
 
 
 def _without_lexicon(alphabet: Alphabet, settings: DecoderSettings, loaded: _Loaded) -> Search:
+    if settings.word_score:
+        raise UsageError(
+            f"word_score is {settings.word_score}, and there is no lexicon that says what a word "
+            "is; name one, or leave word_score at 0"
+        )
     labels = _labels(alphabet)
     lm, nats = loaded.over(labels)
-    weight = settings.lm_weight * nats if loaded.path else 0.0
     separator = labels.get_index(SEPARATOR) if " " in alphabet.spec.symbols else None
     phrases = _phrases(settings, alphabet)
     if phrases:
         tokens = {_spelled(words, labels): boost for words, boost in phrases.items()}
-        lm, weight = HotwordLM(lm, weight, Hotwords(tokens), separator), 1.0
-    options = fl.LexiconFreeDecoderOptions(
-        beam_size=settings.beam,
-        beam_size_token=settings.symbols or alphabet.spec.size,
-        beam_threshold=settings.threshold,
-        lm_weight=weight,
-        sil_score=settings.word_score,
-        log_add=False,
-        criterion_type=fl.CriterionType.CTC,
-    )
+        lm = HotwordLM(lm, settings.lm_weight * nats, Hotwords(tokens), separator)
     # The search begins behind a separator; without one, behind a blank.
     first = BLANK if separator is None else separator
-    decoder = fl.LexiconFreeDecoder(options, lm, first, BLANK, [])
-    return Search(decoder, None, (), lm, [labels])
+
+    def make(settings: DecoderSettings) -> Any:
+        options = fl.LexiconFreeDecoderOptions(
+            beam_size=settings.beam,
+            beam_size_token=settings.symbols or alphabet.spec.size,
+            beam_threshold=settings.threshold,
+            lm_weight=1.0 if phrases else settings.lm_weight * nats,
+            sil_score=0.0,  # it would count each frame of a space, not each word
+            log_add=False,
+            criterion_type=fl.CriterionType.CTC,
+        )
+        return fl.LexiconFreeDecoder(options, lm, first, BLANK, [])
+
+    return Search(make, settings, lm)
 
 
 def _with_lexicon(
@@ -172,7 +193,6 @@ def _with_lexicon(
 ) -> Search:
     labels, words = _labels(alphabet), _dictionary([*lexicon.words, _UNKNOWN])
     lm, nats = loaded.over(labels if loaded.of_characters else words)
-    weight = settings.lm_weight * nats if loaded.path else 0.0
     separator = labels.get_index(SEPARATOR)
     phrases = _phrases(settings, alphabet)
     if phrases:
@@ -181,7 +201,7 @@ def _with_lexicon(
         else:
             tokens = {tuple(map(words.get_index, p)): boost for p, boost in phrases.items()}
         ending = separator if loaded.of_characters else None
-        lm, weight = HotwordLM(lm, weight, Hotwords(tokens), ending), 1.0
+        lm = HotwordLM(lm, settings.lm_weight * nats, Hotwords(tokens), ending)
     trie = fl.Trie(alphabet.spec.size, separator)
     start = lm.start(False)
     for word in lexicon.words:
@@ -189,23 +209,26 @@ def _with_lexicon(
         score = 0.0 if loaded.of_characters else lm.score(start, index)[1]
         trie.insert([*map(labels.get_index, word), separator], index, score)
     trie.smear(fl.SmearingMode.MAX)
-    options = fl.LexiconDecoderOptions(
-        beam_size=settings.beam,
-        beam_size_token=settings.symbols or alphabet.spec.size,
-        beam_threshold=settings.threshold,
-        lm_weight=weight,
-        word_score=settings.word_score,
-        unk_score=-math.inf,
-        sil_score=0.0,
-        log_add=False,
-        criterion_type=fl.CriterionType.CTC,
-    )
-    unknown = words.get_index(_UNKNOWN)
-    decoder = fl.LexiconDecoder(
-        options, trie, lm, separator, BLANK, unknown, [], loaded.of_characters
-    )
+
+    def make(settings: DecoderSettings) -> Any:
+        options = fl.LexiconDecoderOptions(
+            beam_size=settings.beam,
+            beam_size_token=settings.symbols or alphabet.spec.size,
+            beam_threshold=settings.threshold,
+            lm_weight=1.0 if phrases else settings.lm_weight * nats,
+            word_score=settings.word_score,
+            unk_score=-math.inf,
+            sil_score=0.0,
+            log_add=False,
+            criterion_type=fl.CriterionType.CTC,
+        )
+        unknown = words.get_index(_UNKNOWN)
+        return fl.LexiconDecoder(
+            options, trie, lm, separator, BLANK, unknown, [], loaded.of_characters
+        )
+
     remarks = tuple(remark for remark in (lexicon.remark(), _strangers(lexicon, loaded)) if remark)
-    return Search(decoder, separator, remarks, lm, [labels, words, trie])
+    return Search(make, settings, lm, separator, remarks)
 
 
 def _strangers(lexicon: Lexicon, loaded: _Loaded) -> str:

@@ -27,7 +27,7 @@ class DecoderSettings:
     """A beam search over posteriors, without a language model unless one is named.
 
     A hypothesis has the score ``ln P(symbols | audio) + lm_weight * ln P(text) + word_score *
-    words``, and a boost for each hotword in it.
+    words``, and a boost for each hotword in it; ``word_score`` needs a lexicon.
 
     ``lm`` is an n-gram in ARPA or KenLM's binary form, of words or of characters. ``lexicon`` lists
     the words that may be heard, one a line; words of an ARPA of words are a lexicon by themselves.

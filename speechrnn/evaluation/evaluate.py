@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from speechrnn.corpora.manifest import Utterance, without_duplicates
 from speechrnn.errors import DataError, ScoringError
-from speechrnn.evaluation import breakdown
+from speechrnn.evaluation import breakdown, transcripts
 from speechrnn.evaluation.error_rates import ErrorRates, score
 from speechrnn.text import Alphabet
 
@@ -22,23 +23,11 @@ MOST_VALUES = 30  # a column of more is a name or a number rather than a kind
 MOST_SHOWN = 8
 
 
-class Transcript(Protocol):
-    """What a recogniser returns, as far as scoring is concerned."""
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def duration_s(self) -> float: ...
-
-
-class Recogniser(Protocol):
+class Recogniser(transcripts.Recogniser, Protocol):
     """Anything that turns a recording into text: a run, a SavedModel, a ``.tflite``."""
 
     @property
     def alphabet(self) -> Alphabet: ...
-
-    def transcribe(self, recording: Path, /) -> Transcript: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ class Failure:
 class Evaluation:
     """Error rates over what could be read, and the list of what could not.
 
-    ``processing_seconds`` is wall time from a file's path to its text, reading included.
+    ``processing_seconds`` is wall time from the files' paths to their texts, reading included.
     ``seconds`` are the recordings' lengths by utterance id, ``by`` the tables: by speaker, by
     duration, and by the manifest's columns.
     """
@@ -122,6 +111,7 @@ def evaluate(
     utterances: Sequence[Utterance],
     progress: bool = True,
     by: Sequence[str] = (),
+    jobs: int = 1,
 ) -> Evaluation:
     """Transcribe every utterance and score it under the rules of the recogniser's alphabet.
 
@@ -129,6 +119,8 @@ def evaluate(
     goes on: a caller for whom that is an error looks at ``failures``. Speakers are the groups of
     the interval. ``progress`` draws a bar on stderr. There are tables of all columns that tell
     two to ``MOST_VALUES`` kinds of utterances apart, and of those named in ``by`` in any case.
+    With more than one of ``jobs`` so many processes read what this one's network gives, which pays
+    where a beam search takes longer than the network; the recogniser then is one of ``runtime``.
 
     Raises:
         DataError: no utterance says anything in a column of ``by``.
@@ -142,18 +134,17 @@ def evaluate(
     failures = [Failure(u.utterance_id, u.path, "duplicate_id", message) for u, message in later]
     hypotheses: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    processing_seconds = 0.0
-    with _bar(enabled=progress) as bar:
-        for utterance in bar.track(utterances, description="evaluating"):
-            start = time.perf_counter()
-            try:
-                transcript = recogniser.transcribe(utterance.path)
-            except DataError as error:
-                failures.append(_failure(utterance, error))
+    with _transcripts(recogniser, utterances, jobs) as found, _bar(enabled=progress) as bar:
+        start = time.perf_counter()
+        task = bar.add_task("evaluating", total=len(utterances))
+        for utterance, transcript in zip(utterances, found, strict=True):
+            bar.advance(task)
+            if isinstance(transcript, DataError):
+                failures.append(_failure(utterance, transcript))
                 continue
-            processing_seconds += time.perf_counter() - start
             seconds[utterance.utterance_id] = transcript.duration_s
             hypotheses[utterance.utterance_id] = transcript.text
+        processing_seconds = time.perf_counter() - start
     if not hypotheses:
         raise ScoringError(
             f"none of {len(utterances)} recordings could be transcribed; the first: "
@@ -193,6 +184,18 @@ def _columns(utterances: Sequence[Utterance], wanted: Sequence[str]) -> dict[str
         return name in wanted or 1 < kinds <= MOST_VALUES or (name == "speaker" and kinds > 1)
 
     return {name: known[name] for name in sorted(known) if useful(name)}
+
+
+@contextlib.contextmanager
+def _transcripts(
+    recogniser: Any, utterances: Sequence[Utterance], jobs: int
+) -> Iterator[Iterator[transcripts.Transcript | DataError]]:
+    paths = [utterance.path for utterance in utterances]
+    if jobs == 1:
+        yield transcripts.one_by_one(recogniser, paths)
+        return
+    with transcripts.Readers(recogniser, jobs) as readers:
+        yield readers.transcripts(paths)
 
 
 def _failure(utterance: Utterance, error: DataError) -> Failure:

@@ -71,7 +71,10 @@ def export_tflite(
         content = container.pack(flatbuffer, spec, card)
         candidate = Path(folder) / "candidate.tflite"
         candidate.write_bytes(content)
-        exported, reference = Recognizer(candidate), KerasRecognizer(model, spec, card)
+        exported, reference = (
+            Recognizer(candidate, decoder=None),
+            KerasRecognizer(model, spec, card),
+        )
         content = _with_rejection(candidate, exported, recordings)
         report = ExportReport(
             path=str(out),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.corpora import manifest
+from speechrnn.decoding import carried
 from speechrnn.files import LANGUAGE_MODEL, MODEL, read_run
 from speechrnn.language import CharacterLMSpec
 from speechrnn.runtime import BaseRecognizer, open_model
@@ -27,7 +28,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         description, _ = read_run(path)
         if description["kind"] == LANGUAGE_MODEL:
             return _language_model(path, description)
-    return _model(path, open_model(path))
+    return _model(path, open_model(path, decoder=None))
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -73,4 +74,12 @@ def _model(path: Path, recogniser: BaseRecognizer) -> dict[str, Any]:
         "sample_rate": spec.features.sample_rate,
         "ms_per_output_frame": 1000 * spec.seconds_per_output_frame,
         **recogniser.card,
+        **_shown(recogniser.card),
     }
+
+
+def _shown(card: dict[str, Any]) -> dict[str, Any]:
+    """A card without the files in it."""
+    if carried.KEY not in card:
+        return card
+    return {**card, carried.KEY: carried.summary(card[carried.KEY])}
