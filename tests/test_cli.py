@@ -29,7 +29,7 @@ from speechrnn.runtime import Recognizer, container
 
 COMMANDS = (
     *("prepare", "train", "evaluate", "export", "transcribe"),
-    *("benchmark", "info", "synth", "record", "lm", "tune"),
+    *("benchmark", "info", "synth", "record", "compare", "doctor", "lm", "tune"),
 )
 EXPORTS = {
     "savedmodel": ["--format", "savedmodel"],

@@ -4,6 +4,7 @@
 from speechrnn.cli import (  # noqa: I001
     training,
     measuring,
+    compare,
     transcribing,
     language,
     tuning,
@@ -14,6 +15,7 @@ from speechrnn.cli.app import app, main
 
 __all__ = [
     "app",
+    "compare",
     "corpora",
     "doctor",
     "language",

@@ -46,7 +46,7 @@ class Row:
 
 def table(title: str, rows: Sequence[Row]) -> str:
     """Rows for people; rates in percent."""
-    wide = max(len(title), *(len(row.name) + 2 for row in rows)) if rows else len(title)
+    wide = max(16, len(title), *(len(row.name) + 2 for row in rows))
     lines = [f"{title:{wide}}  utterances   words  errors   WER %   95 % interval"]
     for row in rows:
         low, high = (f"{100 * bound:.1f}" for bound in row.wer_ci95)
