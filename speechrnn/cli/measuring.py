@@ -104,7 +104,8 @@ def evaluate(
     )
     if report:
         page = needs_training_extra("the report", "speechrnn.evaluation.report")
-        page.write_report(result, utterances, recogniser, report)
+        title = f"{model.name} on {manifest.name}" + (f", {split}" if split else "")
+        page.write_report(result, utterances, recogniser, report, title)
     answer(result.to_dict(), result.table(by or []), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")

@@ -107,7 +107,7 @@ class Diagnosis:
                 numbers = "".join(f"{value:9.2f}" for value in _percentiles(values))
                 lines.append(f"{name:30}{numbers}")
         for found in self.findings:
-            lines += ["", f"{found.severity}: {len(found.items)} {found.title}. {found.advice}"]
+            lines += ["", f"{found.severity}: {found.title} ({len(found.items)}). {found.advice}"]
             lines += [f"  {item.utterance_id}: {item.detail}" for item in found.items[:SHOWN]]
             if len(found.items) > SHOWN:
                 lines.append(f"  and {len(found.items) - SHOWN} more")

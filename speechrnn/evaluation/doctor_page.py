@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from speechrnn import audio
+from speechrnn.errors import AudioError
 from speechrnn.evaluation import page
 from speechrnn.evaluation.doctor import Diagnosis
-from speechrnn.evaluation.findings import Case, Finding, Item
+from speechrnn.evaluation.findings import Case, Item
 from speechrnn.evaluation.recordings import Recording
 from speechrnn.files import write_atomically
 
 OPEN = 10  # utterances of a finding that are shown at once; the rest unfold
+HEARD = 20  # of them with sound, where the ear decides
+BY_EAR = {
+    *("wrong_transcript", "same_audio_other_text", "speaking_rate"),
+    *("clipped", "level", "mostly_pause"),
+}
+SOUND_HZ = 16_000
+LONGEST_S = 60.0
+MOST_SOUND = 8_000_000  # bytes of all embedded recordings together: the page stays quick
 
 
 def write_page(diagnosis: Diagnosis, path: Path, title: str) -> None:
@@ -21,7 +31,7 @@ def write_page(diagnosis: Diagnosis, path: Path, title: str) -> None:
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(diagnosis.verdict)}</p>',
         _figures(diagnosis),
-        page.section("What was found", _findings(diagnosis.findings)),
+        page.section("What was found", _findings(diagnosis)),
         page.section("How it is spread", _histograms(diagnosis)),
         _characters(diagnosis),
         _cases(diagnosis),
@@ -44,30 +54,46 @@ def _figures(diagnosis: Diagnosis) -> str:
     )
 
 
-def _findings(findings: Sequence[Finding]) -> str:
-    return "\n".join(
-        f'<div class="finding {found.severity}"><h3><span class="tag">{found.severity}</span>'
-        f"{len(found.items)} {escape(found.title)}</h3><p>{escape(found.advice)}</p>"
-        f"{_items(found.items)}</div>"
-        for found in findings
-    )
-
-
-def _items(items: Sequence[Item]) -> str:
-    rest = ""
-    if len(items) > OPEN:
-        rest = (
-            f"<details><summary>{len(items) - OPEN} more</summary>{_list(items[OPEN:])}</details>"
+def _findings(diagnosis: Diagnosis) -> str:
+    by_id = {case.name: case for case in diagnosis.cases}
+    left, parts = MOST_SOUND, []
+    for found in diagnosis.findings:
+        lines = []
+        for number, item in enumerate(found.items):
+            wanted = found.code in BY_EAR and number < HEARD
+            sound = _sound(by_id[item.utterance_id], left) if wanted else b""
+            left -= len(sound)
+            lines.append(_line(item, sound))
+        parts.append(
+            f'<div class="finding {found.severity}"><h3><span class="tag">{found.severity}</span>'
+            f"{escape(found.title)} ({len(found.items)})</h3><p>{escape(found.advice)}</p>"
+            f"{_unfolding(lines)}</div>"
         )
-    return _list(items[:OPEN]) + rest
+    return "\n".join(parts)
 
 
-def _list(items: Sequence[Item]) -> str:
-    lines = "".join(
-        f'<li dir="auto"><b>{escape(item.utterance_id)}</b>: {escape(item.detail)}</li>'
-        for item in items
-    )
-    return f"<ul>{lines}</ul>"
+def _line(item: Item, sound: bytes) -> str:
+    heard = page.player(sound, item.utterance_id) if sound else ""
+    return f'<li dir="auto"><b>{escape(item.utterance_id)}</b>: {escape(item.detail)}{heard}</li>'
+
+
+def _unfolding(lines: Sequence[str]) -> str:
+    shown = f"<ul>{''.join(lines[:OPEN])}</ul>"
+    if len(lines) <= OPEN:
+        return shown
+    rest = f"<ul>{''.join(lines[OPEN:])}</ul>"
+    return f"{shown}<details><summary>{len(lines) - OPEN} more</summary>{rest}</details>"
+
+
+def _sound(case: Case, most_bytes: int) -> bytes:
+    """A recording to listen to; nothing where it cannot be read or does not fit any more."""
+    if not isinstance(case.recording, Recording) or case.recording.duration_s > LONGEST_S:
+        return b""
+    try:
+        encoded = page.flac(audio.load(case.utterance.path, SOUND_HZ), SOUND_HZ)
+    except AudioError:
+        return b""
+    return encoded if len(encoded) <= most_bytes else b""
 
 
 def _histograms(diagnosis: Diagnosis) -> str:
@@ -122,7 +148,7 @@ def _row(case: Case, judged: bool) -> list[page.Cell]:
     ]
     if judged:
         cells.append(page.number(case.judged.mismatch if case.judged else None, 2))
-    cells.append(page.text(case.text))
+    cells.append(page.text(case.text, long=True))
     if judged:
-        cells.append(page.text(case.judged.heard if case.judged else ""))
+        cells.append(page.text(case.judged.heard if case.judged else "", long=True))
     return cells

@@ -27,6 +27,11 @@ for (const listing of document.querySelectorAll(".listing")) {
     body.replaceChildren(...keyed.map((pair) => pair[1]));
   };
 
+  heads.forEach((head, column) => {
+    head.querySelector("button").addEventListener("click", () => sort(column));
+  });
+  if (!search) continue;
+
   const filter = () => {
     const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
@@ -38,9 +43,6 @@ for (const listing of document.querySelectorAll(".listing")) {
     count.textContent = `${shown} of ${rows.length}`;
   };
 
-  heads.forEach((head, column) => {
-    head.querySelector("button").addEventListener("click", () => sort(column));
-  });
   search.addEventListener("input", filter);
   only?.addEventListener("change", filter);
   filter(); // a browser keeps what was typed before the page was loaded again
@@ -67,6 +69,6 @@ for (const item of document.querySelectorAll(".case")) {
   picture.addEventListener("click", (event) => {
     const place = (event.clientX - picture.getBoundingClientRect().left) / picture.clientWidth;
     audio.currentTime = Math.min(length, Math.max(0, (length * (place - from)) / (to - from)));
-    audio.play();
+    audio.play().catch(() => {}); // a pause that comes first is no fault
   });
 }

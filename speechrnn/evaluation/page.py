@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from speechrnn import __version__
+from speechrnn import __version__, audio
+
+NARROW = 4  # columns that fit a phone side by side
+SHORT = 20  # rows of a table that are found without a search
 
 _STYLE, _SCRIPT = (
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
@@ -52,7 +57,7 @@ def document(title: str, body: str) -> bytes:
 
 def _hash(source: str) -> str:
     """As a content security policy names an inline script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return "sha256-" + base64_of(hashlib.sha256(source.encode()).digest())
 
 
 def section(title: str, content: str, lead: str = "") -> str:
@@ -73,15 +78,17 @@ def figures(items: Iterable[tuple[str, str, str]]) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """``shown`` is HTML; ``value`` is what a column is sorted by, where that is a number."""
+    """``shown`` is HTML; ``value`` is what a column is sorted by, where that is a number; what is
+    ``long`` has a line of its own on a phone."""
 
     shown: str
     value: float | None = None
+    long: bool = False
 
 
-def text(content: str) -> Cell:
+def text(content: str, long: bool = False) -> Cell:
     """Text of any script, in its own direction."""
-    return Cell(f'<span dir="auto">{escape(content)}</span>')
+    return Cell(f'<span dir="auto">{escape(content)}</span>', long=long)
 
 
 def number(value: float | None, digits: int = 0, scale: float = 1.0, unit: str = "") -> Cell:
@@ -93,34 +100,29 @@ def number(value: float | None, digits: int = 0, scale: float = 1.0, unit: str =
     return Cell(f"{scale * value:.{digits}f}{unit}", value)
 
 
+def percent(fraction: float, digits: int = 2) -> str:
+    """As people read a rate; a rate of errors in nothing is infinite."""
+    return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else "∞"
+
+
 def table(
     columns: Sequence[str],
-    rows: Iterable[Sequence[Cell]],
+    rows: Sequence[Sequence[Cell]],
     caption: str,
     marked: Sequence[bool] | None = None,
     filter_name: str = "",
 ) -> str:
-    """A table with sortable columns and a search; ``marked`` rows are those that the check box
-    ``filter_name`` leaves."""
-    heads = "".join(
-        f'<th role="columnheader" scope="col" aria-sort="none">'
-        f'<button type="button">{escape(name)}</button></th>'
-        for name in columns
-    )
-    labels = [escape(name) for name in columns]
+    """A table with sortable columns, and a search where it is long; ``marked`` rows are those
+    that the check box ``filter_name`` leaves."""
     body = []
     for index, row in enumerate(rows):
-        cells = "".join(_cell(label, cell) for label, cell in zip(labels, row, strict=True))
+        cells = "".join(_cell(name, cell) for name, cell in zip(columns, row, strict=True))
         flag = " data-marked" if marked and marked[index] else ""
         body.append(f'<tr role="row"{flag}>{cells}</tr>')
-    only = (
-        f'<label class="only"><input type="checkbox"> {escape(filter_name)}</label>'
-        if filter_name
-        else ""
-    )
-    return f"""<div class="listing">
-<div class="tools"><label>Search <input type="search"></label>{only}<output aria-live="polite">
-{len(body)} of {len(body)}</output></div>
+    first = rows[0] if rows else [Cell("")] * len(columns)
+    heads = "".join(_head(name, cell) for name, cell in zip(columns, first, strict=True))
+    width = " wide" if len(columns) > NARROW else ""
+    return f"""<div class="listing{width}">{_tools(len(rows), filter_name)}
 <table role="table"><caption>{escape(caption)}</caption>
 <thead role="rowgroup"><tr role="row">{heads}</tr></thead>
 <tbody role="rowgroup">
@@ -129,9 +131,52 @@ def table(
 """
 
 
+def _head(name: str, first: Cell) -> str:
+    kind = "" if first.value is None else ' class="number"'
+    return (
+        f'<th role="columnheader" scope="col" aria-sort="none"{kind}>'
+        f'<button type="button">{escape(name)}</button></th>'
+    )
+
+
+def _tools(rows: int, filter_name: str) -> str:
+    if rows <= SHORT and not filter_name:
+        return ""
+    only = (
+        f'<label class="only"><input type="checkbox"> {escape(filter_name)}</label>'
+        if filter_name
+        else ""
+    )
+    return (
+        f'<div class="tools"><label>Search <input type="search"></label>{only}'
+        f'<output aria-live="polite">{rows} of {rows}</output></div>'
+    )
+
+
 def _cell(label: str, cell: Cell) -> str:
-    value = "" if cell.value is None else f' data-value="{cell.value:.6g}" class="number"'
-    return f'<td role="cell" data-label="{label}"{value}>{cell.shown}</td>'
+    kind = ' class="long"' if cell.long else ""
+    if cell.value is not None:
+        kind = f' data-value="{cell.value:.6g}" class="number"'
+    return f'<td role="cell" data-label="{escape(label)}"{kind}>{cell.shown}</td>'
+
+
+def flac(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """(samples,) -> a recording of 16 bits, lossless and half the size."""
+    written = io.BytesIO()
+    soundfile.write(written, audio.to_pcm16(waveform), sample_rate, format="FLAC")
+    return written.getvalue()
+
+
+def player(recording: bytes, name: str) -> str:
+    """A FLAC recording within the page."""
+    return (
+        f'<audio controls preload="none" aria-label="{escape(name)}" '
+        f'src="data:audio/flac;base64,{base64_of(recording)}"></audio>'
+    )
+
+
+def base64_of(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 @dataclass(frozen=True)
@@ -150,7 +195,8 @@ def bars(rows: Sequence[Bar], caption: str) -> str:
     finite = [v for row in rows for v in (row.value, row.high) if math.isfinite(v)]
     most = max([*finite, 0.01])
     lines = "".join(
-        f'<tr><th scope="row" dir="auto">{escape(row.name)}</th><td>{_bar(row, most)}</td>'
+        f'<tr><th scope="row" dir="auto" title="{escape(row.name)}">{escape(row.name)}</th>'
+        f"<td>{_bar(row, most)}</td>"
         f'<td class="number">{number(row.value, 1, 100, " %").shown}</td>'
         f'<td class="remark">{escape(row.remark)}</td></tr>'
         for row in rows

@@ -6,25 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from speechrnn import audio
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.evaluation import page
 from speechrnn.evaluation.alignment import Edit, align_words
 from speechrnn.evaluation.breakdown import (
     Row,
-    by_duration,
-    by_value,
     character_confusions,
     confusions,
 )
 from speechrnn.evaluation.error_rates import ErrorRates, UtteranceScore, rate
-from speechrnn.evaluation.evaluate import Evaluation
+from speechrnn.evaluation.evaluate import DURATION, Evaluation
 from speechrnn.evaluation.worst import Recogniser, worst_utterances
 from speechrnn.files import write_atomically
 from speechrnn.specs import RecogniserSpec
 
+CONFUSIONS = 12  # of words, and of characters
 WORST = 30  # utterances with sound and picture
-MOST_SPEAKERS = 40  # in the plot; the table has all utterances
+MOST_BARS = 40  # in a plot; the table has all utterances
 
 
 def write_report(
@@ -32,6 +30,7 @@ def write_report(
     utterances: Sequence[Utterance],
     recogniser: Recogniser,
     path: Path,
+    title: str = "Evaluation",
     worst: int = WORST,
 ) -> None:
     """Write the page of an evaluation of ``utterances`` by ``recogniser``, atomically.
@@ -44,32 +43,23 @@ def write_report(
     """
     rates = evaluation.rates
     by_id = {utterance.utterance_id: utterance for utterance in reversed(utterances)}
-    seconds = {
-        score.utterance_id: length
-        for score in rates.scores
-        if (length := _seconds(by_id[score.utterance_id])) is not None
-    }
     wrong = sorted((s for s in rates.scores if s.errors), key=_badness)[:worst]
     body = [
-        f"<h1>{escape(f'{100 * rates.wer:.2f} % of words wrong')}</h1>",
+        f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(_model(recogniser.spec))}</p>',
         _figures(evaluation),
         '<div class="pair">',
-        _by_speaker(rates.scores),
-        _plot("By duration", by_duration(rates.scores, seconds)),
+        *(_plot(name, rows) for name, rows in _in_order(evaluation.by)),
         "</div>",
         _confusions(rates.scores),
         worst_utterances(wrong, by_id, recogniser),
-        _all(rates.scores, seconds),
+        _all(rates.scores, evaluation.seconds),
         _failures(evaluation),
         _method(rates),
     ]
-    write_atomically(path, page.document("speechrnn evaluation", "\n".join(body)))
-
-
-def _seconds(utterance: Utterance) -> float | None:
-    promised = audio.promised_seconds(utterance.path)
-    return promised if promised is not None else utterance.duration_s
+    write_atomically(
+        path, page.document(f"{title}: {page.percent(rates.wer)} WER", "\n".join(body))
+    )
 
 
 def _badness(score: UtteranceScore) -> tuple[float, float, str]:
@@ -88,18 +78,23 @@ def _model(spec: RecogniserSpec) -> str:
 
 def _figures(evaluation: Evaluation) -> str:
     rates = evaluation.rates
-    low, high = (f"{100 * bound:.1f}" for bound in rates.wer_ci95)
-    spread = f"95 % interval {low} to {high}, over {rates.units} {rates.resampled}"
+    low, high = (page.percent(bound, 1).removesuffix(" %") for bound in rates.wer_ci95)
+    spread = f"95 % interval {low} to {high}, over {rates.units} {_units(rates)}"
     right = sum(score.errors == 0 for score in rates.scores)
     return page.figures(
         [
-            ("Word error rate", f"{100 * rates.wer:.2f} %", spread),
-            ("Character error rate", f"{100 * rates.cer:.2f} %", f"{rates.characters} characters"),
+            ("Word error rate", page.percent(rates.wer), spread),
+            ("Character error rate", page.percent(rates.cer), f"{rates.characters} characters"),
             (
                 "Word errors",
                 str(rates.substitutions + rates.deletions + rates.insertions),
                 f"{rates.substitutions} substituted, {rates.deletions} deleted, "
                 f"{rates.insertions} inserted, of {rates.words} words",
+            ),
+            (
+                "Match error rate",
+                page.percent(rates.mer),
+                f"word information lost: {page.percent(rates.wil)}",
             ),
             (
                 "Utterances",
@@ -116,23 +111,25 @@ def _figures(evaluation: Evaluation) -> str:
     )
 
 
-def _by_speaker(scores: Sequence[UtteranceScore]) -> str:
-    groups = {score.utterance_id: score.group for score in scores}
-    if not any(groups.values()):
-        return ""
-    rows = sorted(by_value(scores, groups), key=lambda row: (-row.wer, row.name))
-    more = (
-        f"The {MOST_SPEAKERS} worst of {len(rows)} speakers." if len(rows) > MOST_SPEAKERS else ""
-    )
-    return _plot("By speaker", rows[:MOST_SPEAKERS], more)
+def _units(rates: ErrorRates) -> str:
+    return "speakers" if rates.resampled == "groups" else rates.resampled
 
 
-def _plot(title: str, rows: Iterable[Row], lead: str = "") -> str:
+def _in_order(tables: Mapping[str, Sequence[Row]]) -> list[tuple[str, Sequence[Row]]]:
+    """Speakers and durations first: every corpus has these."""
+    return sorted(tables.items(), key=lambda each: (each[0] != "speaker", each[0] != DURATION))
+
+
+def _plot(name: str, rows: Sequence[Row]) -> str:
+    """Durations as they rise, everything else worst first."""
+    if name != DURATION:
+        rows = sorted(rows, key=lambda row: (-row.wer, row.name))
+    lead = f"The {MOST_BARS} worst of {len(rows)}." if len(rows) > MOST_BARS else ""
     drawn = [
         page.Bar(row.name, row.wer, *row.wer_ci95, f"{row.errors} of {row.words} words")
-        for row in rows
+        for row in rows[:MOST_BARS]
     ]
-    return page.section(title, page.bars(drawn, "Word error rate"), lead)
+    return page.section(f"By {name}", page.bars(drawn, "Word error rate"), lead)
 
 
 def _confusions(scores: Sequence[UtteranceScore]) -> str:
@@ -150,15 +147,15 @@ def _confusions(scores: Sequence[UtteranceScore]) -> str:
             caption,
         )
         for found, caption in (
-            (confusions(scores), "Words"),
-            (character_confusions(scores), "Characters"),
+            (confusions(scores, CONFUSIONS), "Words"),
+            (character_confusions(scores, CONFUSIONS), "Characters"),
         )
         if found
     ]
     if not tables:
         return ""
     lead = "The most frequent errors; — stands for nothing, ␣ for a space."
-    return page.section("Taken for another", f'<div class="pair">{"".join(tables)}</div>', lead)
+    return page.section("Confusions", f'<div class="pair">{"".join(tables)}</div>', lead)
 
 
 def _shown(side: str) -> str:
@@ -175,7 +172,7 @@ def _all(scores: Sequence[UtteranceScore], seconds: Mapping[str, float]) -> str:
             page.number(score.words),
             page.number(score.errors),
             page.number(rate(score.errors, score.words), 0, 100, " %"),
-            page.Cell(_inline(edits)),
+            page.Cell(_inline(edits), long=True),
         )
         for score, edits in zip(scores, alignments, strict=True)
     ]
@@ -206,7 +203,7 @@ def _failures(evaluation: Evaluation) -> str:
     if not evaluation.failures:
         return ""
     rows = [
-        (page.text(f.utterance_id), page.text(f.reason), page.text(f.message))
+        (page.text(f.utterance_id), page.text(f.reason), page.text(f.message, long=True))
         for f in evaluation.failures
     ]
     listing = page.table(["Utterance", "Reason", "Message"], rows, "In none of these figures.")
@@ -219,6 +216,6 @@ def _method(rates: ErrorRates) -> str:
         f"Both texts were normalised alike: Unicode {rules.unicode_form}, case: {rules.case}, "
         f"punctuation: {rules.punctuation}, but for {rules.keep!r}. Rates are errors over all "
         f"words together. Intervals are percentile bootstraps, in the first figure over "
-        f"{rates.units} {rates.resampled}."
+        f"{rates.units} {_units(rates)}."
     )
     return page.section("How it was measured", "", told)

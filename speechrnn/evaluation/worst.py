@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import soundfile
 
 from speechrnn import audio
 from speechrnn.corpora.manifest import Utterance
@@ -109,7 +106,7 @@ def _look(
     seconds = len(waveform) / spec.features.sample_rate
     if seconds > LONGEST_S or len(heard.log_probs) == 0:
         return Look(seconds, None, None)
-    flac = _flac(waveform, spec.features.sample_rate)
+    flac = page.flac(waveform, spec.features.sample_rate)
     words = [Stretch(word.text, word.start_s, word.end_s) for word in heard.words]
     said = _said(reference, heard.log_probs, recogniser)
     drawn = picture(waveform, heard.log_probs, spec, said, words)
@@ -125,13 +122,6 @@ def _said(reference: str, log_probs: np.ndarray, recogniser: Recogniser) -> list
         return []
     frame = recogniser.spec.seconds_per_output_frame
     return [Stretch(w.text, w.start_frame * frame, w.end_frame * frame) for w in found.words]
-
-
-def _flac(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """16 bits at the model's rate: what it was given."""
-    written = io.BytesIO()
-    soundfile.write(written, audio.to_pcm16(waveform), sample_rate, format="FLAC")
-    return written.getvalue()
 
 
 def _case(score: UtteranceScore, utterance: Utterance, look: Look | None) -> str:
@@ -164,10 +154,7 @@ def _media(look: Look | None, name: str, path: Path) -> str:
         return f'<p class="remark">{escape(str(path))} cannot be read any more.</p>'
     parts = []
     if look.sound:
-        parts.append(
-            f'<audio controls preload="none" aria-label="{escape(name)}" '
-            f'src="data:audio/flac;base64,{_base64(look.sound)}"></audio>'
-        )
+        parts.append(page.player(look.sound, name))
     else:
         parts.append(f'<p class="remark">Too long for this page: {escape(str(path))}</p>')
     if look.picture:
@@ -176,10 +163,6 @@ def _media(look: Look | None, name: str, path: Path) -> str:
             f'{escape(name)}"><div data-left="{LEFT}" data-right="{RIGHT}" '
             f'data-seconds="{look.seconds:.4f}"><img decoding="async" loading="lazy" '
             f'alt="log-mel spectrum of {escape(name)} over the probabilities of its symbols" '
-            f'src="data:image/png;base64,{_base64(look.picture)}"></div></div>'
+            f'src="data:image/png;base64,{page.base64_of(look.picture)}"></div></div>'
         )
     return "\n".join(parts)
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
