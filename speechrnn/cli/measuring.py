@@ -30,6 +30,10 @@ def evaluate(
     model: ModelPath,
     manifest: ManifestPath,
     split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--reliability", metavar="PNG", help="Draw how right sure words are."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Word and character error rates of a model, with a 95 % interval.
@@ -49,6 +53,9 @@ def evaluate(
         if not utterances:
             raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
     result = evaluation.evaluate(recogniser, utterances)
+    if picture is not None and result.confidence is not None:
+        calibration = needs_training_extra("evaluating", "speechrnn.evaluation.calibration")
+        calibration.plot(result.confidence, picture)
     answer(result.to_dict(), result.table(), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")

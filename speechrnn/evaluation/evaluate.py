@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from speechrnn.corpora.manifest import Utterance, without_duplicates
 from speechrnn.errors import DataError, ScoringError
+from speechrnn.evaluation.calibration import Reliability, judge, reliability
 from speechrnn.evaluation.error_rates import ErrorRates, score
 from speechrnn.text import Alphabet
 
@@ -57,6 +58,7 @@ class Evaluation:
     failures: tuple[Failure, ...]
     audio_seconds: float
     processing_seconds: float
+    confidence: Reliability | None = None  # of its words; None where it gave none
 
     @property
     def real_time_factor(self) -> float:
@@ -79,7 +81,13 @@ class Evaluation:
             "audio_seconds": self.audio_seconds,
             "processing_seconds": self.processing_seconds,
         }
-        return {**speed, "failures": failures, **self.rates.to_dict()}
+        confidence = self.confidence and self.confidence.to_dict()
+        return {
+            **speed,
+            "confidence": confidence,
+            "failures": failures,
+            **self.rates.to_dict(),
+        }
 
     def table(self) -> str:
         """The rates, the speed and every failure, for people."""
@@ -88,6 +96,8 @@ class Evaluation:
             f"real-time factor {self.real_time_factor:.3f}: {self.processing_seconds:.1f} s for "
             f"{self.audio_seconds:.1f} s of audio",
         ]
+        if self.confidence:
+            lines.append(self.confidence.summary())
         if self.failures:
             lines.append(f"{len(self.failures)} not transcribed, and in none of these figures:")
         lines += [f"  {failure.utterance_id}: {failure.message}" for failure in self.failures]
@@ -112,6 +122,8 @@ def evaluate(
     utterances, later = without_duplicates(utterances)
     failures = [Failure(u.utterance_id, u.path, "duplicate_id", message) for u, message in later]
     hypotheses: dict[str, str] = {}
+    confidences: list[float] = []
+    right: list[bool] = []
     audio_seconds = processing_seconds = 0.0
     with _bar(enabled=progress) as bar:
         for utterance in bar.track(utterances, description="evaluating"):
@@ -124,6 +136,10 @@ def evaluate(
             processing_seconds += time.perf_counter() - start
             audio_seconds += transcript.duration_s
             hypotheses[utterance.utterance_id] = transcript.text
+            words = getattr(transcript, "words", ())
+            confidences += [word.confidence for word in words]
+            rules = recogniser.alphabet.spec.rules
+            right += judge([word.text for word in words], utterance.text, rules)
     if not hypotheses:
         raise ScoringError(
             f"none of {len(utterances)} recordings could be transcribed; the first: "
@@ -136,7 +152,13 @@ def evaluate(
         groups={utterance.utterance_id: utterance.speaker for utterance in scored},
         rules=recogniser.alphabet.spec.rules,
     )
-    return Evaluation(rates, tuple(failures), audio_seconds, processing_seconds)
+    return Evaluation(
+        rates,
+        tuple(failures),
+        audio_seconds,
+        processing_seconds,
+        reliability(confidences, right),
+    )
 
 
 def _failure(utterance: Utterance, error: DataError) -> Failure:
