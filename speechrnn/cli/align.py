@@ -16,8 +16,8 @@ from speechrnn.errors import DataError, TranscriptError
 
 @app.command(
     epilog=examples(
-        "speechrnn align model.tflite talk.wav talk.txt --format srt > talk.srt",
-        'speechrnn align model.tflite clip.wav "yes one two three" --json',
+        "speechrnn align model.tflite talk.wav talk.txt --format srt",
+        "speechrnn align runs/an4 clip.wav yes --json",
     )
 )
 def align(

@@ -23,7 +23,7 @@ from speechrnn.errors import DataError
     epilog=examples(
         "speechrnn transcribe hello.wav",
         "speechrnn transcribe calls/a.mp3 calls/b.flac --model model.tflite --json",
-        "speechrnn transcribe lecture.mp3 --model model.tflite --format srt > lecture.srt",
+        "speechrnn transcribe a.mp3 b.mp3 --model model.tflite --format srt --output subtitles",
         "speechrnn transcribe --stream --microphone --model live.tflite",
         "arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe - --stream --model live.tflite",
     )
