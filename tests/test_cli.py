@@ -28,7 +28,7 @@ from speechrnn.data.prepare import prepare, rejections
 from speechrnn.runtime import Recognizer, container
 
 COMMANDS = (
-    *("prepare", "train", "evaluate", "export", "transcribe"),
+    *("prepare", "train", "evaluate", "export", "transcribe", "align"),
     *("benchmark", "info", "synth", "record", "compare", "doctor", "lm", "tune"),
 )
 EXPORTS = {

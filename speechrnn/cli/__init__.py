@@ -6,6 +6,7 @@ from speechrnn.cli import (  # noqa: I001
     measuring,
     compare,
     transcribing,
+    align,
     language,
     tuning,
     doctor,
@@ -14,6 +15,7 @@ from speechrnn.cli import (  # noqa: I001
 from speechrnn.cli.app import app, main
 
 __all__ = [
+    "align",
     "app",
     "compare",
     "corpora",

@@ -66,6 +66,10 @@ def evaluate(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes that search; default: one a core.")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--reliability", metavar="PNG", help="Draw how right sure words are."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Word and character error rates of a model, with a 95 % interval.
@@ -106,6 +110,9 @@ def evaluate(
         page = needs_training_extra("the report", "speechrnn.evaluation.report")
         title = f"{model.name} on {manifest.name}" + (f", {split}" if split else "")
         page.write_report(result, utterances, recogniser, report, title)
+    if picture is not None and result.confidence is not None:
+        calibration = needs_training_extra("evaluating", "speechrnn.evaluation.calibration")
+        calibration.plot(result.confidence, picture)
     answer(result.to_dict(), result.table(by or []), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")

@@ -1,7 +1,8 @@
 """How likely a word is right, from the posteriors of its symbols. NumPy only.
 
-A network that is trained to the end is surer than it is right. What it says is mapped to how often
-that was right on the development set: Platt's logistic map (1999) of the log odds.
+A network that is trained to the end is surer than it is right, and a word is right only if all its
+symbols are. The posterior of the weakest is mapped to how often that was right on the development
+set: Platt's logistic map (1999) of the log odds.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ def log_odds(probabilities: Sequence[float] | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Mean posterior of a word's symbols -> the probability that the word is right.
+    """Smallest posterior of a word's symbols -> the probability that the word is right.
 
     1 / (1 + exp(-(offset + slope * log odds))); it never falls. Travels in a model's card. The
     figures after ``slope`` are those of the fit: words, of them the right ones, and the expected
-    calibration error without the map and with it, of speakers that the map was not fitted on.
+    calibration error without the map and with it, of speakers that the map was not fitted on: None
+    where there was one only.
     """
 
     offset: float
@@ -38,15 +40,15 @@ class Calibration:
     words: int = 0
     right: int = 0
     ece_before: float = 0.0
-    ece: float = 0.0
+    ece: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.slope >= 0 and abs(self.offset) < 100 and self.slope < 100):
             raise ValueError(f"{self}: the slope must not be negative, nor either beyond 100")
 
-    def __call__(self, confidences: Sequence[float] | np.ndarray) -> list[float]:
-        """Raw confidences in [0, 1] -> calibrated ones, in (0, 1)."""
-        logits = self.offset + self.slope * log_odds(confidences)
+    def __call__(self, weakest: Sequence[float] | np.ndarray) -> list[float]:
+        """The smallest posterior of each word -> its confidence, in (0, 1)."""
+        logits = self.offset + self.slope * log_odds(weakest)
         return (1 / (1 + np.exp(-np.clip(logits, -50, 50)))).tolist()
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from speechrnn.corpora.manifest import Utterance, without_duplicates
 from speechrnn.errors import DataError, ScoringError
 from speechrnn.evaluation import breakdown, transcripts
+from speechrnn.evaluation.calibration import Reliability, judge, reliability
 from speechrnn.evaluation.error_rates import ErrorRates, score
 from speechrnn.text import Alphabet
 
@@ -55,6 +56,7 @@ class Evaluation:
     processing_seconds: float
     seconds: Mapping[str, float] = field(default_factory=dict)
     by: Mapping[str, Sequence[breakdown.Row]] = field(default_factory=dict)
+    confidence: Reliability | None = None  # of its words; None where it gave none
 
     @property
     def real_time_factor(self) -> float:
@@ -84,10 +86,11 @@ class Evaluation:
             "confusions": [asdict(each) for each in breakdown.confusions(scores)],
             "character_confusions": [asdict(c) for c in breakdown.character_confusions(scores)],
         }
-        data = {**speed, "failures": failures, **where, **self.rates.to_dict()}
-        for row in data["scores"]:
+        confidence = self.confidence and self.confidence.to_dict()
+        rates = self.rates.to_dict()
+        for row in rates["scores"]:
             row["duration_s"] = self.seconds.get(row["utterance_id"])
-        return data
+        return {**speed, "confidence": confidence, "failures": failures, **where, **rates}
 
     def table(self, by: Iterable[str] = ()) -> str:
         """The rates, the speed, the tables named in ``by`` and every failure, for people."""
@@ -96,6 +99,8 @@ class Evaluation:
             f"real-time factor {self.real_time_factor:.3f}: {self.processing_seconds:.1f} s for "
             f"{self.audio_seconds:.1f} s of audio",
         ]
+        if self.confidence:
+            lines.append(self.confidence.summary())
         confused = breakdown.confusions(self.rates.scores, MOST_SHOWN)
         if confused:
             lines.append(f"most frequent: {', '.join(map(str, confused))}")
@@ -132,8 +137,7 @@ def evaluate(
     utterances, later = without_duplicates(utterances)
     columns = _columns(utterances, by)
     failures = [Failure(u.utterance_id, u.path, "duplicate_id", message) for u, message in later]
-    hypotheses: dict[str, str] = {}
-    seconds: dict[str, float] = {}
+    heard: dict[str, transcripts.Transcript] = {}
     with _transcripts(recogniser, utterances, jobs) as found, _bar(enabled=progress) as bar:
         start = time.perf_counter()
         task = bar.add_task("evaluating", total=len(utterances))
@@ -141,26 +145,46 @@ def evaluate(
             bar.advance(task)
             if isinstance(transcript, DataError):
                 failures.append(_failure(utterance, transcript))
-                continue
-            seconds[utterance.utterance_id] = transcript.duration_s
-            hypotheses[utterance.utterance_id] = transcript.text
+            else:
+                heard[utterance.utterance_id] = transcripts.without_posteriors(transcript)
         processing_seconds = time.perf_counter() - start
-    if not hypotheses:
+    if not heard:
         raise ScoringError(
             f"none of {len(utterances)} recordings could be transcribed; the first: "
             f"{failures[0].utterance_id}: {failures[0].message}"
         )
-    scored = [utterance for utterance in utterances if utterance.utterance_id in hypotheses]
+    scored = [utterance for utterance in utterances if utterance.utterance_id in heard]
     rates = score(
         references={utterance.utterance_id: utterance.text for utterance in scored},
-        hypotheses=hypotheses,
+        hypotheses={name: transcript.text for name, transcript in heard.items()},
         groups={utterance.utterance_id: utterance.speaker for utterance in scored},
         rules=recogniser.alphabet.spec.rules,
     )
+    seconds = {name: transcript.duration_s for name, transcript in heard.items()}
     tables = {name: breakdown.by_value(rates.scores, told) for name, told in columns.items()}
     tables[DURATION] = breakdown.by_duration(rates.scores, seconds)
-    total = sum(seconds.values())
-    return Evaluation(rates, tuple(failures), total, processing_seconds, seconds, tables)
+    return Evaluation(
+        rates=rates,
+        failures=tuple(failures),
+        audio_seconds=sum(seconds.values()),
+        processing_seconds=processing_seconds,
+        seconds=seconds,
+        by=tables,
+        confidence=_confidence(heard, rates),
+    )
+
+
+def _confidence(
+    heard: Mapping[str, transcripts.Transcript], rates: ErrorRates
+) -> Reliability | None:
+    """How sure the recogniser was of its words, beside whether they were right."""
+    confidences: list[float] = []
+    right: list[bool] = []
+    for each in rates.scores:
+        words = getattr(heard[each.utterance_id], "words", ())
+        confidences += [word.confidence for word in words]
+        right += judge([word.text for word in words], each.reference, rates.rules)
+    return reliability(confidences, right)
 
 
 def _columns(utterances: Sequence[Utterance], wanted: Sequence[str]) -> dict[str, dict[str, str]]:

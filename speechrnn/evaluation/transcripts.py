@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,14 @@ class DividedRecogniser(Protocol):
     def reader(self) -> Any: ...
 
     def listen(self, recording: Path, /) -> Any: ...
+
+
+def without_posteriors(transcript: Transcript) -> Transcript:
+    """The same, without the array that a list of thousands has no need of."""
+    if getattr(transcript, "log_probs", None) is None:
+        return transcript
+    kept: Any = transcript
+    return dataclasses.replace(kept, log_probs=kept.log_probs[:0].copy())
 
 
 def one_by_one(recogniser: Recogniser, paths: Iterable[Path]) -> Iterator[Transcript | DataError]:
@@ -116,4 +125,4 @@ def _ready(number: int) -> int:
 
 
 def _read(listened: Any) -> Transcript:
-    return _READER.transcript(listened)
+    return without_posteriors(_READER.transcript(listened))

@@ -108,7 +108,8 @@ def timed_words(
     spans = np.minimum(spans, duration_s)
     confidences = [word.confidence for word in heard.words]
     if habits.calibration:
-        confidences = habits.calibration(confidences)
+        weakest = [min(token.probability for token in word) for word in words]
+        confidences = habits.calibration(weakest)
     # From a list, as in ``greedy``, so that no memory is kept.
     return tuple(
         [
