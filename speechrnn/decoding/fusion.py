@@ -21,14 +21,19 @@ SPACE = " "
 
 
 class _Prefix:
-    """What has been written so far. ``scores`` is None until something is to follow it: of the
-    prefixes that a search tries it goes on with few."""
+    """What has been written so far and is gone on with.
 
-    def __init__(self, label: int, before: np.ndarray, ending: float | None = None):
-        self.label, self.before = label, before  # its last label, and the state that reads it
-        self.scores: list[float] | None = None  # ln P of what follows, by label; the end at EDGE
-        self.after: np.ndarray | None = None
-        self.ending = ending  # of a text that ends here, where that is not what ``scores`` says
+    ``scores`` is ln P of what follows, by the recogniser's labels, that of the end at EDGE;
+    ``state`` the model's behind it. ``ending`` is ln P of the end where that is another.
+    ``following`` holds what has been asked for.
+    """
+
+    __slots__ = ("ending", "following", "is_start", "scores", "state")
+
+    def __init__(
+        self, scores: list[float], state: np.ndarray, is_start: bool, ending: float | None
+    ):
+        self.scores, self.state, self.is_start, self.ending = scores, state, is_start, ending
         self.following: dict[int, tuple[Any, float]] = {}
 
 
@@ -59,8 +64,9 @@ class NeuralLM(fl.LM):
         # Of the blank, which is never asked for, the edge.
         self._labels = [EDGE, *self.model.spec.labels_of(symbols)]
         self._space = symbols.index(SPACE) + 1 if SPACE in symbols else None
-        # The keys stay alive here: a state that Python lets go of comes back as another object.
-        self._prefixes: dict[Any, _Prefix] = {}
+        # The keys stay alive here: a state that Python lets go of comes back as another object. Of
+        # the prefixes that a search tries it goes on with few: the others are a parent and a token.
+        self._prefixes: dict[Any, _Prefix | tuple[_Prefix, int]] = {}
 
     def reset(self) -> None:
         """Forget the recording before."""
@@ -68,37 +74,43 @@ class NeuralLM(fl.LM):
 
     def start(self, start_with_nothing: bool) -> Any:
         state = fl.LMState()
-        self._prefixes[state] = _Prefix(EDGE, self.model.start()[0])
+        self._prefixes[state] = self._read(self.model.start(), EDGE, True, None)
         return state
 
     def score(self, state: Any, token: int) -> tuple[Any, float]:
         prefix = self._prefixes[state]
+        if isinstance(prefix, tuple):
+            prefix = self._prefixes[state] = self._continued(*prefix)
         found = prefix.following.get(token)
         if found is None:
-            found = prefix.following[token] = self._follow(state, prefix, token)
+            following = state.child(token)
+            self._prefixes[following] = prefix, token
+            counts = token != self._space or not self._idle_space(prefix)
+            found = prefix.following[token] = following, prefix.scores[token] if counts else 0.0
         return found
 
     def finish(self, state: Any) -> tuple[Any, float]:
         prefix = self._prefixes[state]
-        ending = self._scores(prefix)[EDGE] if prefix.ending is None else prefix.ending
-        return state.child(-1), ending
+        if isinstance(prefix, tuple):
+            prefix = self._prefixes[state] = self._continued(*prefix)
+        return state.child(-1), prefix.scores[EDGE] if prefix.ending is None else prefix.ending
 
-    def _follow(self, state: Any, prefix: _Prefix, token: int) -> tuple[Any, float]:
-        scores, following = self._scores(prefix), state.child(token)
-        after = prefix.after
-        is_start = prefix.label == EDGE
-        if token == self._space and (is_start or prefix.ending is not None):
-            self._prefixes[following] = again = _Prefix(prefix.label, prefix.before, prefix.ending)
-            again.scores, again.after = scores, after
-            return following, 0.0
-        # A text that ends in a space ends before it: the space's own probability is given back.
-        ending = scores[EDGE] - scores[token] if token == self._space else None
-        self._prefixes[following] = _Prefix(self._labels[token], after, ending)
-        return following, scores[token]
+    def _continued(self, parent: _Prefix, token: int) -> _Prefix:
+        ending = None
+        if token == self._space:
+            if self._idle_space(parent):
+                return _Prefix(parent.scores, parent.state, parent.is_start, parent.ending)
+            # A text that ends in a space ends before it: the space's probability is given back.
+            ending = parent.scores[EDGE] - parent.scores[token]
+        return self._read(parent.state, self._labels[token], False, ending)
 
-    def _scores(self, prefix: _Prefix) -> list[float]:
-        if prefix.scores is None:
-            log_probs, states = self.model.step(prefix.before[None], [prefix.label])
-            prefix.scores = log_probs[0, self._labels].tolist()
-            prefix.after = states[0]
-        return prefix.scores
+    @staticmethod
+    def _idle_space(prefix: _Prefix) -> bool:
+        """Whether a space behind this is none of the text."""
+        return prefix.is_start or prefix.ending is not None
+
+    def _read(
+        self, before: np.ndarray, label: int, is_start: bool, ending: float | None
+    ) -> _Prefix:
+        log_probs, states = self.model.step(before, [label])
+        return _Prefix(log_probs[0, self._labels].tolist(), states, is_start, ending)
