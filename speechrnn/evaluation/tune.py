@@ -114,7 +114,8 @@ def tune(
     makes no more errors. The same seed gives the same result, however many ``jobs`` there are.
 
     Of trials the best is taken by the mean over its nearest neighbours too: on little data the
-    single best owes much to chance.
+    single best owes much to chance. With the beam of ``base`` it makes no more errors than
+    ``base`` does.
 
     Args:
         progress: called with the trials that are done, and all.
@@ -201,15 +202,16 @@ def _cost(trial: Trial, rows: Any) -> float:
 
 
 def _choice(found: Sequence[Trial], rows: Any) -> int:
-    """The trial to take, by the errors on ``rows``: that with the least mean of its own cost and
-    its nearest neighbours'."""
+    """The trial to take, by the errors on ``rows``: of those no worse than the first, which has the
+    settings that were given, that with the least mean of its own cost and its nearest
+    neighbours'."""
     cost = np.array([_cost(trial, rows) for trial in found])
     places = np.array(
         [[t.lm_weight / np.ptp(LM_WEIGHT), t.word_score / np.ptp(WORD_SCORE)] for t in found]
     )
     distances = ((places[:, None] - places[None]) ** 2).sum(axis=-1)
     nearest = np.argsort(distances, axis=1, kind="stable")[:, : min(5, len(found))]
-    return int(np.argmin(cost[nearest].mean(axis=1)))
+    return int(np.argmin(np.where(cost <= cost[0], cost[nearest].mean(axis=1), np.inf)))
 
 
 def _held_out_errors(found: Sequence[Trial], examples: Sequence[Example]) -> int:
