@@ -59,9 +59,7 @@ def chosen(file: Path | None, greedy: bool, hotwords: list[str] | None, **given:
     if hotwords:
         values["hotwords"] = dict(map(_hotword, hotwords))
     if greedy and (file or values):
-        raise typer.BadParameter(
-            "it leaves nothing to set for a beam search", param_hint="--greedy"
-        )
+        raise typer.BadParameter("it leaves no search to set", param_hint="--greedy")
     if greedy:
         return None
     if file is None and not values:
