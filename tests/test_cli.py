@@ -28,8 +28,8 @@ from speechrnn.data.prepare import prepare, rejections
 from speechrnn.runtime import Recognizer, container
 
 COMMANDS = (
-    *("prepare", "train", "evaluate", "export", "transcribe"),
-    *("benchmark", "info", "synth", "record", "compare", "doctor"),
+    *("prepare", "train", "evaluate", "export", "transcribe", "align"),
+    *("benchmark", "info", "synth", "record", "compare", "doctor", "lm", "tune"),
 )
 EXPORTS = {
     "savedmodel": ["--format", "savedmodel"],

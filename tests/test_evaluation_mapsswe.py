@@ -76,6 +76,12 @@ def test_segments_end_at_two_words_that_both_have_right(reference, first, second
     assert segments(reference, first, second) == expected
 
 
+def test_of_alignments_that_cost_the_same_sclites_is_taken():
+    # REF:  a a b *
+    # HYP:  * a b a      as sclite -o pra prints it; b missed and a inserted before it costs as much
+    assert errors_by_place(["a", "a", "b"], ["a", "b", "a"]) == [0, 1, 0, 0, 0, 0, 1]
+
+
 def least_cost(reference, hypothesis):
     """By the recursion itself, without a table."""
     if not reference or not hypothesis:

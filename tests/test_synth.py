@@ -259,9 +259,11 @@ def test_a_seed_gives_the_same_manifest_from_any_number_of_processes(corpus, tmp
 
 def test_only_what_is_missing_is_spoken_again(tmp_path, monkeypatch):
     spoken = []
-    speak = espeak.speak
+    speak = espeak.speak_with_times
     monkeypatch.setattr(
-        espeak, "speak", lambda text, *a, **k: (spoken.append(text), speak(text, *a, **k))[1]
+        espeak,
+        "speak_with_times",
+        lambda text, *a, **k: (spoken.append(text), speak(text, *a, **k))[1],
     )
 
     def run(phrases: list[Phrase]) -> list[str]:

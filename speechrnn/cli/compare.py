@@ -12,14 +12,12 @@ from speechrnn.cli.app import Json, answer, app, examples, needs_training_extra
 
 @app.command(
     epilog=examples(
-        "speechrnn evaluate old.tflite mine.csv --json > old.json",
-        "speechrnn evaluate new.tflite mine.csv --json > new.json",
-        "speechrnn compare old.json new.json",
+        "speechrnn compare old.json new.json", "speechrnn compare old.json new.json --common --json"
     )
 )
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A.json", help="What evaluate --json printed.")],
-    b: Annotated[Path, typer.Argument(metavar="B.json", help="The same, of the other model.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="The results of one model.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Those of the other.")],
     common: Annotated[
         bool, typer.Option("--common", help="Only the utterances that are in both.")
     ] = False,
@@ -27,7 +25,7 @@ def compare(
 ) -> None:
     """Whether B is better than A: the difference, its 95 % interval and the matched-pairs test.
 
-    Both must have evaluated the same utterances.
+    Each is what evaluate --json printed, of the same utterances.
     """
     comparing = needs_training_extra("comparing", "speechrnn.evaluation.compare")
     result = comparing.compare(comparing.load(a), comparing.load(b), common)

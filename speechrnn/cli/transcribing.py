@@ -14,7 +14,21 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
+from speechrnn.cli import formats
 from speechrnn.cli.app import SHORT_WAIT, Json, answer, app, complain, console, examples
+from speechrnn.cli.decoder import (
+    Beam,
+    DecoderFile,
+    Greedy,
+    Hotwords,
+    LexiconFile,
+    Lm,
+    LmWeight,
+    NeuralLm,
+    WordScore,
+    chosen,
+    tell_remarks,
+)
 from speechrnn.errors import DataError
 
 
@@ -22,6 +36,8 @@ from speechrnn.errors import DataError
     epilog=examples(
         "speechrnn transcribe hello.wav",
         "speechrnn transcribe calls/a.mp3 calls/b.flac --model model.tflite --json",
+        "speechrnn transcribe call.wav --lexicon words.txt --lm lm.arpa --hotword 'ada lovelace'",
+        "speechrnn transcribe a.mp3 b.mp3 --model model.tflite --format srt --output subtitles",
         "speechrnn transcribe --stream --microphone --model live.tflite",
         "arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe - --stream --model live.tflite",
     )
@@ -47,11 +63,23 @@ def transcribe(
     device: Annotated[
         str | None, typer.Option(help="Which microphone; default: the system's.")
     ] = None,
+    decoder: DecoderFile = None,
+    beam: Beam = None,
+    lm: Lm = None,
+    lm_weight: LmWeight = None,
+    word_score: WordScore = None,
+    lexicon: LexiconFile = None,
+    neural_lm: NeuralLm = None,
+    hotword: Hotwords = None,
+    greedy: Greedy = False,
+    form: formats.Form = None,
+    output: formats.Folder = None,
     as_json: Json = False,
 ) -> None:
     """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
 
     A file that cannot be read is reported, the others are transcribed, and the exit code is 3.
+    A file of subtitles holds one recording: of several, name a folder for them with --output.
 
     With --stream each stretch of speech is a line, printed when a pause has ended it; what is
     heard until then is shown on stderr, with --json as objects whose "final" is false. AUDIO may
@@ -62,7 +90,24 @@ def transcribe(
 
     recordings = recordings or []
     _check_sources(recordings, stream, microphone, device)
-    recogniser = open_model(model or default_model(), reject)
+    settings = chosen(
+        decoder,
+        greedy,
+        hotword,
+        beam=beam,
+        lm=lm,
+        lm_weight=lm_weight,
+        word_score=word_score,
+        lexicon=lexicon,
+        neural_lm=neural_lm,
+    )
+    form = formats.chosen(form, as_json)
+    formats.check_files(form, output, recordings)
+    if stream and (form in formats.SUBTITLES or output is not None):
+        raise typer.BadParameter("subtitles and files need whole recordings", param_hint="--stream")
+    as_json = form == "json"
+    recogniser = open_model(model or default_model(), reject, settings)
+    tell_remarks(recogniser)
     if microphone:
         _transcribe_microphone(recogniser, device, timestamps, as_json)
         return
@@ -81,27 +126,38 @@ def transcribe(
             complain(str(error))
             results.append({"path": str(path), "text": None, "error": str(error)})
             continue
-        results.append(
-            {
-                "path": str(path),
-                "text": heard.text,
-                "confidence": heard.confidence,
-                "duration_s": heard.duration_s,
-                "words": [dataclasses.asdict(word) for word in heard.words],
-                "rejected": heard.rejected,
-            }
-        )
+        results.append(_as_data(path, heard))
         _tell_rejected(path, heard.rejected)
-        if not as_json:
-            print(f"{path}\t{heard.text}" if len(recordings) > 1 else heard.text)
-            if not heard.text and not heard.rejected:
-                console.print(f"{path}: nothing was heard", markup=False, highlight=False)
-            if timestamps:
-                _print_times(heard.words)
-    if as_json:
+        if not as_json and not heard.text and not heard.rejected:
+            console.print(f"{path}: nothing was heard", markup=False, highlight=False)
+        if output is not None or not as_json:
+            named = len(recordings) > 1 and output is None
+            formats.give(_as_text(form, results[-1], heard, named, timestamps), output, path, form)
+    if as_json and output is None:
         answer(results, "", as_json)
     if failed:
         raise DataError(f"{failed} of {len(recordings)} recordings could not be transcribed")
+
+
+def _as_data(path: Path, heard: Any) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "text": heard.text,
+        "confidence": heard.confidence,
+        "duration_s": heard.duration_s,
+        "words": [dataclasses.asdict(word) for word in heard.words],
+        "rejected": heard.rejected,
+    }
+
+
+def _as_text(form: str, data: dict[str, Any], heard: Any, named: bool, timestamps: bool) -> str:
+    """One recording's transcript in the format, with its path before the text if ``named``."""
+    if form == "json":
+        return formats.as_json_text(data)
+    if form in formats.SUBTITLES:
+        return formats.subtitles(form, heard.words, heard.duration_s)
+    line = f"{data['path']}\t{heard.text}" if named else heard.text
+    return "\n".join([line, *(_times(heard.words) if timestamps else [])])
 
 
 @contextlib.contextmanager
@@ -214,5 +270,9 @@ def _tell_rejected(path: Path | str, stretches: int) -> None:
 
 
 def _print_times(words: Iterable[Any]) -> None:
-    for word in words:
-        print(f"  {word.start_s:7.2f} {word.end_s:7.2f}  {word.text}")
+    for line in _times(words):
+        print(line)
+
+
+def _times(words: Iterable[Any]) -> list[str]:
+    return [f"  {word.start_s:7.2f} {word.end_s:7.2f}  {word.text}" for word in words]

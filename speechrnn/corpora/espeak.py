@@ -8,6 +8,7 @@ can return a slightly different waveform.
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import difflib
 import functools
@@ -27,6 +28,7 @@ _SYNCHRONOUS = 2  # espeak_Synth returns when all samples have been delivered
 _DONT_EXIT = 0x8000
 _UTF8 = 1
 _RATE, _VOLUME, _PITCH, _RANGE, _WORD_GAP = 1, 2, 3, 4, 7
+_LIST_TERMINATED, _WORD = 0, 1  # espeak_EVENT_TYPE
 
 _VOLUME_PERCENT = 50  # at the default 100 a third of the voices clip
 _GAP_UNIT_MS = 10
@@ -55,8 +57,23 @@ class _VoiceRecord(ctypes.Structure):
     )
 
 
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),  # characters, from 1
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # ms
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),  # a union of int, pointer and char[8]
+    )
+
+
 _ON_AUDIO = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
 
 
@@ -118,6 +135,38 @@ def speak(
         UsageError: an unknown voice or variant, or a number out of range.
         MissingExtra: the extra [synth] is not installed.
     """
+    samples, _ = _spoken(text, voice, rate_wpm, pitch, pitch_range, word_gap_ms)
+    return samples, _engine().sample_rate
+
+
+def speak_with_times(
+    text: str,
+    voice: str,
+    *,
+    rate_wpm: int = 160,
+    pitch: int = 50,
+    pitch_range: int = 50,
+    word_gap_ms: int = 0,
+) -> tuple[np.ndarray, int, list[tuple[str, float | None]]]:
+    """As ``speak``, and each word of ``text.split()`` with the second in which it begins.
+
+    None stands where espeak-ng has no beginning: it speaks some pairs, as "of the", as one word.
+    A word begins after the gap before it, with the closure of its first stop.
+    """
+    samples, found = _spoken(text, voice, rate_wpm, pitch, pitch_range, word_gap_ms)
+    begins = [match.start() for match in re.finditer(r"\S+", spoken_form(text, voice))]
+    starts: list[float | None] = [None] * len(begins)
+    for position, milliseconds in found:
+        word = bisect.bisect_right(begins, position) - 1
+        if word >= 0 and starts[word] is None:  # the first of a compound's two
+            starts[word] = milliseconds / 1000
+    return samples, _engine().sample_rate, list(zip(text.split(), starts, strict=True))
+
+
+def _spoken(
+    text: str, voice: str, rate_wpm: int, pitch: int, pitch_range: int, word_gap_ms: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """The samples, and of each word the place in the spoken form and the millisecond."""
     for name, value, low, high in (
         ("rate_wpm", rate_wpm, 80, 450),
         ("pitch", pitch, 0, 99),
@@ -135,7 +184,7 @@ def speak(
         (_WORD_GAP, word_gap_ms // _GAP_UNIT_MS),
     ):
         engine.api.espeak_SetParameter(parameter, value, 0)
-    return engine.samples(spoken_form(text, voice)), engine.sample_rate
+    return engine.samples(spoken_form(text, voice)), list(engine.words)
 
 
 def spoken_form(text: str, voice: str) -> str:
@@ -176,6 +225,7 @@ class _Engine:
         self.voices = {voice.languages[0]: voice for voice in self._list()}
         self.variants = {file.name for file in Path(data, "voices", "!v").iterdir()}
         self._chunks: list[np.ndarray] = []
+        self.words: list[tuple[int, int]] = []  # of the last text: place in it, millisecond
         self._callback = _ON_AUDIO(self._on_audio)  # kept: the library holds no reference
         self.api.espeak_SetSynthCallback(self._callback)
 
@@ -187,9 +237,15 @@ class _Engine:
             record = records[index].contents
             yield _Voice(record.identifier.decode(), tuple(_languages(record.languages)))
 
-    def _on_audio(self, samples: Any, count: int, _events: Any) -> int:
+    def _on_audio(self, samples: Any, count: int, events: Any) -> int:
         if count > 0:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        for index in itertools.count():
+            event = events[index]
+            if event.type == _LIST_TERMINATED:
+                break
+            if event.type == _WORD:
+                self.words.append((event.text_position - 1, event.audio_position))
         return 0  # go on
 
     def select(self, name: str) -> None:
@@ -209,6 +265,7 @@ class _Engine:
 
     def samples(self, text: str) -> np.ndarray:
         self._chunks.clear()
+        self.words.clear()
         data = text.encode()
         self.api.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
         pcm = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.int16)

@@ -18,6 +18,8 @@ from typing import Any
 from speechrnn.errors import ManifestError
 from speechrnn.files import write_atomically
 
+SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")  # what a manifest is told by among other files
+
 # Column names in order of preference; upper and lower case are the same.
 _NAMES: dict[str, tuple[str, ...]] = {
     "utterance_id": ("utterance_id", "utt_id", "id"),

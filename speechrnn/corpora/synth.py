@@ -228,7 +228,13 @@ def render(take: Take) -> np.ndarray:
     Raises:
         AudioError: espeak-ng speaks nothing for the text.
     """
-    speech, rate = espeak.speak(
+    return render_with_times(take)[0]
+
+
+def render_with_times(take: Take) -> tuple[np.ndarray, list[tuple[str, float | None]]]:
+    """``render``, and each word with the second in which it begins, as ``espeak.speak_with_times``
+    knows it."""
+    speech, rate, spoken = espeak.speak_with_times(
         take.text,
         take.voice,
         rate_wpm=take.rate_wpm,
@@ -252,7 +258,11 @@ def render(take: Take) -> np.ndarray:
     noise = rng.standard_normal(lead + len(speech) + trail, np.float32)
     wave = noise * np.float32(level * 10 ** (-take.snr_db / 20))
     wave[lead : lead + len(speech)] += speech
-    return np.clip(wave, -1, 1)
+    times = [
+        (word, None if start is None else lead / SAMPLE_RATE + start / take.vocal_tract)
+        for word, start in spoken
+    ]
+    return np.clip(wave, -1, 1), times
 
 
 def _perform(takes: Sequence[Take], folder: Path, workers: int) -> Iterator[None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from speechrnn.corpora.manifest import Utterance, without_duplicates
 from speechrnn.errors import DataError, ScoringError
-from speechrnn.evaluation import breakdown
+from speechrnn.evaluation import breakdown, transcripts
+from speechrnn.evaluation.calibration import Reliability, judge, reliability
 from speechrnn.evaluation.error_rates import ErrorRates, score
 from speechrnn.text import Alphabet
 
@@ -22,23 +24,11 @@ MOST_VALUES = 30  # a column of more is a name or a number rather than a kind
 MOST_SHOWN = 8
 
 
-class Transcript(Protocol):
-    """What a recogniser returns, as far as scoring is concerned."""
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def duration_s(self) -> float: ...
-
-
-class Recogniser(Protocol):
+class Recogniser(transcripts.Recogniser, Protocol):
     """Anything that turns a recording into text: a run, a SavedModel, a ``.tflite``."""
 
     @property
     def alphabet(self) -> Alphabet: ...
-
-    def transcribe(self, recording: Path, /) -> Transcript: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Failure:
 class Evaluation:
     """Error rates over what could be read, and the list of what could not.
 
-    ``processing_seconds`` is wall time from a file's path to its text, reading included.
+    ``processing_seconds`` is wall time from the files' paths to their texts, reading included.
     ``seconds`` are the recordings' lengths by utterance id, ``by`` the tables: by speaker, by
     duration, and by the manifest's columns.
     """
@@ -66,6 +56,7 @@ class Evaluation:
     processing_seconds: float
     seconds: Mapping[str, float] = field(default_factory=dict)
     by: Mapping[str, Sequence[breakdown.Row]] = field(default_factory=dict)
+    confidence: Reliability | None = None  # of its words; None where it gave none
 
     @property
     def real_time_factor(self) -> float:
@@ -95,10 +86,11 @@ class Evaluation:
             "confusions": [asdict(each) for each in breakdown.confusions(scores)],
             "character_confusions": [asdict(c) for c in breakdown.character_confusions(scores)],
         }
-        data = {**speed, "failures": failures, **where, **self.rates.to_dict()}
-        for row in data["scores"]:
+        confidence = self.confidence and self.confidence.to_dict()
+        rates = self.rates.to_dict()
+        for row in rates["scores"]:
             row["duration_s"] = self.seconds.get(row["utterance_id"])
-        return data
+        return {**speed, "confidence": confidence, "failures": failures, **where, **rates}
 
     def table(self, by: Iterable[str] = ()) -> str:
         """The rates, the speed, the tables named in ``by`` and every failure, for people."""
@@ -107,6 +99,8 @@ class Evaluation:
             f"real-time factor {self.real_time_factor:.3f}: {self.processing_seconds:.1f} s for "
             f"{self.audio_seconds:.1f} s of audio",
         ]
+        if self.confidence:
+            lines.append(self.confidence.summary())
         confused = breakdown.confusions(self.rates.scores, MOST_SHOWN)
         if confused:
             lines.append(f"most frequent: {', '.join(map(str, confused))}")
@@ -122,6 +116,7 @@ def evaluate(
     utterances: Sequence[Utterance],
     progress: bool = True,
     by: Sequence[str] = (),
+    jobs: int = 1,
 ) -> Evaluation:
     """Transcribe every utterance and score it under the rules of the recogniser's alphabet.
 
@@ -129,6 +124,8 @@ def evaluate(
     goes on: a caller for whom that is an error looks at ``failures``. Speakers are the groups of
     the interval. ``progress`` draws a bar on stderr. There are tables of all columns that tell
     two to ``MOST_VALUES`` kinds of utterances apart, and of those named in ``by`` in any case.
+    With more than one of ``jobs`` so many processes read what this one's network gives, which pays
+    where a beam search takes longer than the network; the recogniser then is one of ``runtime``.
 
     Raises:
         DataError: no utterance says anything in a column of ``by``.
@@ -140,36 +137,54 @@ def evaluate(
     utterances, later = without_duplicates(utterances)
     columns = _columns(utterances, by)
     failures = [Failure(u.utterance_id, u.path, "duplicate_id", message) for u, message in later]
-    hypotheses: dict[str, str] = {}
-    seconds: dict[str, float] = {}
-    processing_seconds = 0.0
-    with _bar(enabled=progress) as bar:
-        for utterance in bar.track(utterances, description="evaluating"):
-            start = time.perf_counter()
-            try:
-                transcript = recogniser.transcribe(utterance.path)
-            except DataError as error:
-                failures.append(_failure(utterance, error))
-                continue
-            processing_seconds += time.perf_counter() - start
-            seconds[utterance.utterance_id] = transcript.duration_s
-            hypotheses[utterance.utterance_id] = transcript.text
-    if not hypotheses:
+    heard: dict[str, transcripts.Transcript] = {}
+    with _transcripts(recogniser, utterances, jobs) as found, _bar(enabled=progress) as bar:
+        start = time.perf_counter()
+        task = bar.add_task("evaluating", total=len(utterances))
+        for utterance, transcript in zip(utterances, found, strict=True):
+            bar.advance(task)
+            if isinstance(transcript, DataError):
+                failures.append(_failure(utterance, transcript))
+            else:
+                heard[utterance.utterance_id] = transcripts.without_posteriors(transcript)
+        processing_seconds = time.perf_counter() - start
+    if not heard:
         raise ScoringError(
             f"none of {len(utterances)} recordings could be transcribed; the first: "
             f"{failures[0].utterance_id}: {failures[0].message}"
         )
-    scored = [utterance for utterance in utterances if utterance.utterance_id in hypotheses]
+    scored = [utterance for utterance in utterances if utterance.utterance_id in heard]
     rates = score(
         references={utterance.utterance_id: utterance.text for utterance in scored},
-        hypotheses=hypotheses,
+        hypotheses={name: transcript.text for name, transcript in heard.items()},
         groups={utterance.utterance_id: utterance.speaker for utterance in scored},
         rules=recogniser.alphabet.spec.rules,
     )
+    seconds = {name: transcript.duration_s for name, transcript in heard.items()}
     tables = {name: breakdown.by_value(rates.scores, told) for name, told in columns.items()}
     tables[DURATION] = breakdown.by_duration(rates.scores, seconds)
-    total = sum(seconds.values())
-    return Evaluation(rates, tuple(failures), total, processing_seconds, seconds, tables)
+    return Evaluation(
+        rates=rates,
+        failures=tuple(failures),
+        audio_seconds=sum(seconds.values()),
+        processing_seconds=processing_seconds,
+        seconds=seconds,
+        by=tables,
+        confidence=_confidence(heard, rates),
+    )
+
+
+def _confidence(
+    heard: Mapping[str, transcripts.Transcript], rates: ErrorRates
+) -> Reliability | None:
+    """How sure the recogniser was of its words, beside whether they were right."""
+    confidences: list[float] = []
+    right: list[bool] = []
+    for each in rates.scores:
+        words = getattr(heard[each.utterance_id], "words", ())
+        confidences += [word.confidence for word in words]
+        right += judge([word.text for word in words], each.reference, rates.rules)
+    return reliability(confidences, right)
 
 
 def _columns(utterances: Sequence[Utterance], wanted: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -193,6 +208,18 @@ def _columns(utterances: Sequence[Utterance], wanted: Sequence[str]) -> dict[str
         return name in wanted or 1 < kinds <= MOST_VALUES or (name == "speaker" and kinds > 1)
 
     return {name: known[name] for name in sorted(known) if useful(name)}
+
+
+@contextlib.contextmanager
+def _transcripts(
+    recogniser: Any, utterances: Sequence[Utterance], jobs: int
+) -> Iterator[Iterator[transcripts.Transcript | DataError]]:
+    paths = [utterance.path for utterance in utterances]
+    if jobs == 1:
+        yield transcripts.one_by_one(recogniser, paths)
+        return
+    with transcripts.Readers(recogniser, jobs) as readers:
+        yield readers.transcripts(paths)
 
 
 def _failure(utterance: Utterance, error: DataError) -> Failure:

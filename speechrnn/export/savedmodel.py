@@ -20,6 +20,7 @@ from speechrnn.export.gate import (
     refuse_unfit,
     save_report,
 )
+from speechrnn.export.habits import habits
 from speechrnn.files import sha256_of, write_atomically
 from speechrnn.runtime import container, latest_version
 from speechrnn.runtime.tensorflow import (
@@ -64,8 +65,9 @@ def export_savedmodel(
     try:
         module = service(model, spec)
         tf.saved_model.save(module, str(temporary), signatures=module.serve)
-        _describe(temporary, spec, card)
-        exported, reference = SavedModelRecognizer(temporary), KerasRecognizer(model, spec, card)
+        reference = KerasRecognizer(model, spec, card)
+        _describe(temporary, spec, {**card, **habits(reference, recordings)})
+        exported = SavedModelRecognizer(temporary)
         report = ExportReport(
             path=str(version),
             precision="float32",

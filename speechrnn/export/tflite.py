@@ -23,6 +23,7 @@ from speechrnn.export.gate import (
     refuse_unfit,
     save_report,
 )
+from speechrnn.export.habits import habits
 from speechrnn.export.lowering import LOWERINGS, LoweredRecogniser
 from speechrnn.files import write_atomically
 from speechrnn.runtime import Recognizer, container
@@ -53,7 +54,8 @@ def export_tflite(
     is float32. ``lowering`` is ``LoweredRecogniser``'s: fused files do not stream. The file appears
     under its name only when it has passed every check, on ``recordings`` too, which
     ``training.run.dev_recordings`` gives. Those also say how unsure the model may be before what it
-    hears is taken for noise (``evaluation.rejection``), which the file's card then holds.
+    hears is taken for noise (``evaluation.rejection``), where its symbols lie in time and how sure
+    its words are (``export.habits``), which the file's card then holds.
 
     Raises:
         UsageError: another precision or lowering, or ``fused`` of a cell other than lstm.
@@ -71,8 +73,10 @@ def export_tflite(
         content = container.pack(flatbuffer, spec, card)
         candidate = Path(folder) / "candidate.tflite"
         candidate.write_bytes(content)
-        exported, reference = Recognizer(candidate), KerasRecognizer(model, spec, card)
-        content = _with_rejection(candidate, exported, recordings)
+        exported = Recognizer(candidate, decoder=None)
+        reference = KerasRecognizer(model, spec, card)
+        entries = {**_rejection(exported, recordings), **habits(exported, recordings)}
+        content = container.with_card(candidate, **entries)
         report = ExportReport(
             path=str(out),
             precision=precision,
@@ -90,18 +94,16 @@ def export_tflite(
     return report
 
 
-def _with_rejection(
-    candidate: Path, exported: Recognizer, recordings: Sequence[Recording]
-) -> bytes:
-    """The file, with what it takes for noise where that can be told."""
+def _rejection(exported: Recognizer, recordings: Sequence[Recording]) -> dict[str, Any]:
+    """The card's entry of what is taken for noise, where that can be told."""
     try:
         rejection = tune(exported, [(r.waveform, r.text) for r in recordings], NOISE_MINUTES)
     except ScoringError:  # no recordings, or a model that hears no word of them
-        return candidate.read_bytes()
+        return {}
     words = sum(len(recording.text.split()) for recording in recordings)
     if rejection.dev_words_right < max(LEAST_WORDS_RIGHT, LEAST_RIGHT * words):
-        return candidate.read_bytes()
-    return container.with_card(candidate, rejection=rejection.to_dict())
+        return {}
+    return {"rejection": rejection.to_dict()}
 
 
 def _convert(
