@@ -11,9 +11,10 @@ from conftest import RATE, whistle
 
 from speechrnn import audio
 from speechrnn.corpora.manifest import Utterance
+from speechrnn.decoding.alignment import align
 from speechrnn.decoding.greedy import greedy
 from speechrnn.evaluation.evaluate import Evaluation, evaluate
-from speechrnn.runtime.results import Transcript, timed_words
+from speechrnn.runtime.results import Aligned, Transcript, timed_words
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, TextRules
 from speechrnn.text import Alphabet
 
@@ -30,6 +31,12 @@ class Mishearing:
 
     def __init__(self, heard: dict[Path, str]):
         self.heard = heard
+
+    def align(self, recording: Path, text: str) -> Aligned:
+        heard = self.transcribe(recording)
+        found = align(heard.log_probs, self.alphabet.encode(text))
+        words = timed_words(found.hypothesis(self.alphabet), self.spec, heard.duration_s)
+        return Aligned(text, words, found.mismatch, heard.duration_s)
 
     def transcribe(self, recording: Path) -> Transcript:
         seconds = len(waveform := audio.load(recording)) / RATE

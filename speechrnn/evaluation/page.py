@@ -181,7 +181,7 @@ def base64_of(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class Bar:
-    """A rate with its interval, as a row of a plot."""
+    """A rate and what it is compared with, its interval say, as a row of a plot."""
 
     name: str
     value: float
@@ -191,7 +191,8 @@ class Bar:
 
 
 def bars(rows: Sequence[Bar], caption: str) -> str:
-    """Rates in percent, one under another: a bar, its 95 % interval as a line, and numbers."""
+    """Rates in percent, one under another: a bar, a thin line from ``low`` to ``high``, and
+    numbers; the caption says what the line is."""
     finite = [v for row in rows for v in (row.value, row.high) if math.isfinite(v)]
     most = max([*finite, 0.01])
     lines = "".join(
@@ -202,8 +203,8 @@ def bars(rows: Sequence[Bar], caption: str) -> str:
         for row in rows
     )
     return (
-        f'<table class="bars"><caption>{escape(caption)}; thin lines are 95 % intervals, the full '
-        f"width is {100 * most:.0f} %</caption><tbody>{lines}</tbody></table>"
+        f'<table class="bars"><caption>{escape(caption)}; the full width is {100 * most:.0f} %'
+        f"</caption><tbody>{lines}</tbody></table>"
     )
 
 

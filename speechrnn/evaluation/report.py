@@ -14,6 +14,7 @@ from speechrnn.evaluation.breakdown import (
     character_confusions,
     confusions,
 )
+from speechrnn.evaluation.calibration import Reliability
 from speechrnn.evaluation.error_rates import ErrorRates, UtteranceScore, rate
 from speechrnn.evaluation.evaluate import DURATION, Evaluation
 from speechrnn.evaluation.worst import Recogniser, worst_utterances
@@ -50,6 +51,7 @@ def write_report(
         _figures(evaluation),
         '<div class="pair">',
         *(_plot(name, rows) for name, rows in _in_order(evaluation.by)),
+        _confidence(evaluation.confidence),
         "</div>",
         _confusions(rates.scores),
         worst_utterances(wrong, by_id, recogniser),
@@ -129,7 +131,27 @@ def _plot(name: str, rows: Sequence[Row]) -> str:
         page.Bar(row.name, row.wer, *row.wer_ci95, f"{row.errors} of {row.words} words")
         for row in rows[:MOST_BARS]
     ]
-    return page.section(f"By {name}", page.bars(drawn, "Word error rate"), lead)
+    return page.section(
+        f"By {name}", page.bars(drawn, "Word error rate; thin lines are 95 % intervals"), lead
+    )
+
+
+def _confidence(found: Reliability | None) -> str:
+    if found is None:
+        return ""
+    rows = [
+        page.Bar(
+            f"{100 * each.lowest:.1f} to {100 * each.highest:.1f}",
+            each.right,
+            each.confidence,
+            each.confidence,
+            f"{each.words} words",
+        )
+        for each in found.bins
+    ]
+    plot = page.bars(rows, "Words that are right, by confidence; thin lines are the confidences")
+    said = found.summary()
+    return page.section("By confidence", plot, f"{said[:1].upper()}{said[1:]}.")
 
 
 def _confusions(scores: Sequence[UtteranceScore]) -> str:

@@ -12,14 +12,12 @@ import numpy as np
 
 from speechrnn import audio
 from speechrnn.corpora.manifest import Utterance
-from speechrnn.decoding.alignment import align
-from speechrnn.errors import DataError, TranscriptError
+from speechrnn.errors import DataError
 from speechrnn.evaluation import page
 from speechrnn.evaluation.alignment import Edit
 from speechrnn.evaluation.error_rates import UtteranceScore
 from speechrnn.evaluation.pictures import Picture, Stretch, picture
 from speechrnn.specs import RecogniserSpec
-from speechrnn.text import Alphabet
 
 MOST_SOUND = 12_000_000  # bytes of all embedded recordings together: the page stays quick
 LONGEST_S = 60.0  # a picture of more shows nothing
@@ -50,16 +48,22 @@ class Transcript(Protocol):
     def log_probs(self) -> np.ndarray: ...
 
 
-class Recogniser(Protocol):
-    """What transcribes the worst utterances again, for their pictures."""
+class Aligned(Protocol):
+    """When the words of a transcript were said."""
 
     @property
-    def alphabet(self) -> Alphabet: ...
+    def words(self) -> Sequence[Word]: ...
+
+
+class Recogniser(Protocol):
+    """What transcribes the worst utterances again, for their pictures."""
 
     @property
     def spec(self) -> RecogniserSpec: ...
 
     def transcribe(self, recording: Path, /) -> Transcript: ...
+
+    def align(self, recording: Path, text: str, /) -> Aligned: ...
 
 
 @dataclass(frozen=True)
@@ -107,21 +111,21 @@ def _look(
     if seconds > LONGEST_S or len(heard.log_probs) == 0:
         return Look(seconds, None, None)
     flac = page.flac(waveform, spec.features.sample_rate)
-    words = [Stretch(word.text, word.start_s, word.end_s) for word in heard.words]
-    said = _said(reference, heard.log_probs, recogniser)
-    drawn = picture(waveform, heard.log_probs, spec, said, words)
+    said = _said(utterance, reference, recogniser)
+    drawn = picture(waveform, heard.log_probs, spec, said, _stretches(heard.words))
     return Look(seconds, flac if len(flac) <= most_bytes else None, drawn)
 
 
-def _said(reference: str, log_probs: np.ndarray, recogniser: Recogniser) -> list[Stretch]:
+def _said(utterance: Utterance, reference: str, recogniser: Recogniser) -> list[Stretch]:
     """When the words of the reference were said; none where they do not fit the recording."""
     try:
-        aligned = align(log_probs, recogniser.alphabet.encode(reference))
-        found = aligned.hypothesis(recogniser.alphabet)
-    except TranscriptError:
+        return _stretches(recogniser.align(utterance.path, reference).words)
+    except DataError:
         return []
-    frame = recogniser.spec.seconds_per_output_frame
-    return [Stretch(w.text, w.start_frame * frame, w.end_frame * frame) for w in found.words]
+
+
+def _stretches(words: Iterable[Word]) -> list[Stretch]:
+    return [Stretch(word.text, word.start_s, word.end_s) for word in words]
 
 
 def _case(score: UtteranceScore, utterance: Utterance, look: Look | None) -> str:
