@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,6 +207,27 @@ def test_exchanged_transcripts_are_found_worst_first_with_what_was_heard(clean):
     assert scores == sorted(scores, reverse=True)
     heard = {c.name: c.judged.heard for c in diagnosis.cases}
     assert [heard[u.utterance_id] for u in clean] == [u.text for u in clean]
+
+
+@pytest.mark.skipif("SPEECHRNN_DATA" not in os.environ, reason="SPEECHRNN_DATA names no corpora")
+def test_transcripts_exchanged_in_an4_are_found_and_true_ones_are_not_accused():
+    from speechrnn.runtime import default_model, open_model
+
+    listed = manifest.read(Path(os.environ["SPEECHRNN_DATA"]) / "an4" / "manifest.tsv")
+    dev = [u for u in listed if u.split == "dev"]
+    chosen = [int(i) for i in np.random.default_rng(4).permutation(len(dev))[:8]]
+    mixed = list(dev)
+    for one, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True):
+        mixed[one] = replace(dev[one], text=dev[other].text)
+    recogniser = open_model(default_model())
+    assert accused(examined(dev, recogniser)) == set()
+    assert accused(examined(mixed, recogniser)) == {dev[i].utterance_id for i in chosen}
+
+
+def accused(diagnosis):
+    """The utterances of all errors. (That two of the split have a q is a warning, and right.)"""
+    errors = (each for each in diagnosis.findings if each.severity == "error")
+    return {item.utterance_id for each in errors for item in each.items}
 
 
 def test_characters_that_a_model_lacks_are_an_error(clean, tmp_path):

@@ -24,7 +24,7 @@ from speechrnn.evaluation.recordings import Unreadable
 
 MIN_SECONDS, MAX_SECONDS = 0.2, 20.0  # what ``prepare`` takes unless its recipe says otherwise
 CLIPPED = 1e-3  # share of samples: one syllable's peaks
-OFFSET = 0.02  # of full scale: two log-mel bands up, and clipping 0.2 dB early
+OFFSET = 0.02  # of full scale: no sound card that works is so far off
 MOSTLY_PAUSE = 0.9  # share of the recording
 QUIET_DBFS = -55.0  # 16 bits keep six of their own below this
 UNUSUAL_DB = 12.0  # and so much louder or quieter than the middle
@@ -92,8 +92,6 @@ def lengths(cases: Sequence[Case]) -> list[Finding]:
 
 def levels(cases: Sequence[Case]) -> list[Finding]:
     found = [(c, r) for c, r in readable(cases) if not r.silent]
-    clipped = sorted(((c, r) for c, r in found if r.clipped > CLIPPED), key=lambda x: -x[1].clipped)
-    offset = [(c, f"mean {r.offset:+.3f}") for c, r in found if abs(r.offset) > OFFSET]
     scores = deviations([r.rms_dbfs for _, r in found])
     middle = float(np.median([r.rms_dbfs for _, r in found])) if found else 0.0
     unusual = sorted(
@@ -105,6 +103,20 @@ def levels(cases: Sequence[Case]) -> list[Finding]:
         ),
         key=lambda x: -abs(x[1].rms_dbfs - middle),
     )
+    return finding(
+        "level",
+        "warning",
+        f"recordings far from the usual level of {middle:.0f} dBFS",
+        "Listen to them; a microphone may have been off or too near.",
+        ((c, f"{r.rms_dbfs:.1f} dBFS") for c, r in unusual),
+    )
+
+
+def waveforms(cases: Sequence[Case]) -> list[Finding]:
+    """What a recording's samples show whatever the others are like."""
+    found = [(c, r) for c, r in readable(cases) if not r.silent]
+    clipped = sorted(((c, r) for c, r in found if r.clipped > CLIPPED), key=lambda x: -x[1].clipped)
+    offset = [(c, f"mean {r.offset:+.3f}") for c, r in found if abs(r.offset) > OFFSET]
     pauses = sorted(
         ((c, r) for c, r in found if r.pauses > MOSTLY_PAUSE), key=lambda x: -x[1].pauses
     )
@@ -122,13 +134,6 @@ def levels(cases: Sequence[Case]) -> list[Finding]:
             "recordings with a constant offset",
             "Filter out what is below 20 Hz, and look at the sound card.",
             offset,
-        ),
-        *finding(
-            "level",
-            "warning",
-            f"recordings far from the usual level of {middle:.0f} dBFS",
-            "Listen to them; a microphone may have been off or too near.",
-            ((c, f"{r.rms_dbfs:.1f} dBFS") for c, r in unusual),
         ),
         *finding(
             "mostly_pause",
@@ -207,4 +212,4 @@ def duplicate_audio(cases: Sequence[Case]) -> list[Finding]:
     ]
 
 
-CHECKS = (unreadable, silent, lengths, levels, formats, duplicate_audio)
+CHECKS = (unreadable, silent, lengths, levels, waveforms, formats, duplicate_audio)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -89,7 +90,10 @@ def _each(paths: Sequence[Path], workers: int) -> Iterator[Recording | Unreadabl
         yield from map(measure, paths)
         return
     spawn = multiprocessing.get_context("spawn")  # not forked: a model has threads
-    pool = ProcessPoolExecutor(workers, spawn)
+    # Ctrl-C is the parent's business.
+    pool = ProcessPoolExecutor(
+        workers, spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
     try:
         yield from pool.map(measure, paths, chunksize=8)
     except BrokenProcessPool as error:
