@@ -26,7 +26,7 @@ MIN_SECONDS, MAX_SECONDS = 0.2, 20.0  # what ``prepare`` takes unless its recipe
 CLIPPED = 1e-3  # share of samples: one syllable's peaks
 OFFSET = 0.02  # of full scale: no sound card that works is so far off
 MOSTLY_PAUSE = 0.9  # share of the recording
-QUIET_DBFS = -55.0  # 16 bits keep six of their own below this
+QUIET_DBFS = -55.0  # a 16-bit recording then uses about seven of its bits
 UNUSUAL_DB = 12.0  # and so much louder or quieter than the middle
 WRONG_LENGTH_S = 0.25  # and a tenth: durations in manifests are rounded
 
