@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,8 +225,9 @@ def test_a_model_that_knows_nothing_of_a_corpus_accuses_only_what_stands_out():
         )
         for n in range(30)
     ]
-    codes = found(doctor.diagnose(cases))
-    assert codes["wrong_transcript"] == ["u0"]
+    diagnosis = doctor.diagnose(cases)
+    assert found(diagnosis)["wrong_transcript"] == ["u0"]
+    assert "knows little of this corpus" in diagnosis.verdict
 
 
 def test_the_number_of_processes_changes_nothing(clean):
@@ -311,6 +314,13 @@ def test_the_command_judges_with_a_model_and_writes_a_page(speechrnn, clean, tmp
     assert code == 0
     assert all("heard" in case for case in json.loads(out)["cases"])
     assert "u03" in report.read_text("utf-8")
+
+
+def test_the_doctor_and_its_page_need_no_training_extra():
+    missing = ["tensorflow", "keras", "jiwer", "matplotlib", "librosa", "pydantic", "PIL"]
+    script = f"import sys; sys.modules.update(dict.fromkeys({missing}))"  # None: not to be found
+    script += "; import speechrnn.evaluation.doctor_page"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_an_unreadable_manifest_is_bad_data(speechrnn, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 from reported import Mishearing, corpus, evaluated, renamed, spikes
 
 from speechrnn.evaluation import worst
-from speechrnn.evaluation.pictures import LEFT, RIGHT, Stretch, picture
+from speechrnn.evaluation.pictures import Stretch, picture
 from speechrnn.evaluation.report import write_report
 
 
@@ -150,12 +150,17 @@ def test_a_posterior_stands_in_the_picture_at_its_time():
     log_probs[when] = np.log(1e-6)
     log_probs[when, 1 + 1] = 0  # "a"
     seconds = len(waveform) / RATE
-    image = np.asarray(Image.open(io.BytesIO(picture(waveform, log_probs, spec))).convert("L"))
+    drawn = picture(waveform, log_probs, spec)
+    image = np.asarray(Image.open(io.BytesIO(drawn.png)).convert("L"))
+    assert image.shape == (drawn.height, drawn.width)
     # The top line of the lower half is that of "a": dark where it is probable, else white.
     lower = image[image.shape[0] // 2 :]
     frame = spec.seconds_per_output_frame
     columns = [
-        round(image.shape[1] * (LEFT + (RIGHT - LEFT) * (when + shift) * frame / seconds))
+        round(
+            image.shape[1]
+            * (drawn.left + (drawn.right - drawn.left) * (when + shift) * frame / seconds)
+        )
         for shift in (-0.5, 0.5, 1.5)
     ]
     dark = [int((lower[:, column] < 60).sum()) for column in columns]
@@ -171,7 +176,7 @@ def test_a_picture_takes_any_text():
     log_probs = spikes(alphabet, "ab", len(waveform), spec)
     words = [Stretch("$x_1$", 0.0, 0.1), Stretch("नमस्ते", 0.2, 0.3), Stretch("\\frac{", 0.3, 0.4)]
     drawn = picture(waveform, log_probs, spec, words, words)
-    assert Image.open(io.BytesIO(drawn)).format == "PNG"
+    assert Image.open(io.BytesIO(drawn.png)).format == "PNG"
 
 
 def test_the_command_writes_the_report_beside_its_answer(speechrnn, tmp_path, whistles):

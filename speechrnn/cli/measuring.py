@@ -109,7 +109,8 @@ def evaluate(
     if report:
         page = needs_training_extra("the report", "speechrnn.evaluation.report")
         title = f"{model.name} on {manifest.name}" + (f", {split}" if split else "")
-        page.write_report(result, utterances, recogniser, report, title)
+        with console.status("writing the report"):
+            page.write_report(result, utterances, recogniser, report, title)
     if picture is not None and result.confidence is not None:
         calibration = needs_training_extra("evaluating", "speechrnn.evaluation.calibration")
         calibration.plot(result.confidence, picture)

@@ -24,6 +24,8 @@ from speechrnn.specs import RecogniserSpec, TextRules
 from speechrnn.text import Alphabet, normalise
 
 SHOWN = 8  # utterances of a finding in the text for people; the page and the JSON have all
+MISMATCH = "mismatch (nats a symbol)"
+LOST = 1.0  # nats a symbol, of half the transcripts: a model that has learned the corpus gives 0.1
 PERCENTILES = (0, 5, 50, 95, 100)
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -63,7 +65,7 @@ class Diagnosis:
         }
         scores = [c.judged.mismatch for c in self.cases if c.judged]
         known = [score for score in scores if score is not None]
-        return figures | ({"mismatch (nats a symbol)": known} if known else {})
+        return figures | ({MISMATCH: known} if known else {})
 
     def summary(self) -> dict[str, Any]:
         """What is in the corpus, plain data."""
@@ -115,15 +117,21 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
-        if not self.findings:
-            return "Nothing found."
+        """What was found, in a sentence, and how much a model's word counts."""
         counts = Counter(found.severity for found in self.findings)
-        return "Found: " + ", ".join(
+        kinds = ", ".join(
             f"{counts[kind]} kind{'s' if counts[kind] > 1 else ''} of {kind}"
             for kind in _ORDER
             if counts[kind]
         )
+        said = f"Found: {kinds}." if kinds else "Nothing found."
+        middle = np.median(self.distributions.get(MISMATCH) or [0.0])
+        if middle > LOST:
+            said += (
+                f" The model knows little of this corpus (middle mismatch {middle:.1f}): only "
+                "what stands out is called wrong."
+            )
+        return said
 
 
 def examine(

@@ -60,8 +60,11 @@ for (const item of document.querySelectorAll(".case")) {
   cursor.hidden = true;
   picture.append(cursor);
   const follow = () => {
+    const place = from + ((to - from) * audio.currentTime) / length;
+    const frame = picture.parentElement;
     cursor.hidden = false;
-    cursor.style.left = `${100 * (from + ((to - from) * audio.currentTime) / length)}%`;
+    cursor.style.left = `${100 * place}%`;
+    frame.scrollLeft = place * picture.clientWidth - frame.clientWidth / 2;
     if (!audio.paused) requestAnimationFrame(follow);
   };
   audio.addEventListener("play", follow);

@@ -21,11 +21,11 @@ try:
 except ImportError as error:
     raise MissingExtra("pictures of utterances", "train") from error
 
-LEFT, RIGHT = 0.09, 0.99  # where the time axis lies, as shares of the picture's width
 DOTS_PER_INCH = 100
 COLOURS = 192  # of the PNG: a third of the bytes, and no difference to be seen
 SEEN = 0.05  # a symbol whose posterior never gets there has no line
-_INCHES_PER_SECOND = 2.4
+_INCHES_PER_SECOND = 3.2
+_MARGINS = (0.62, 0.08)  # inches left and right of the time axis
 _HERTZ = (500, 1000, 2000, 4000)
 _INCHES = (6.5, 30.0)  # narrowest and widest
 
@@ -39,18 +39,30 @@ class Stretch:
     end_s: float
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A PNG of ``width`` times ``height`` pixels, whose time axis lies between ``left`` and
+    ``right``, as shares of the width."""
+
+    png: bytes
+    width: int
+    height: int
+    left: float
+    right: float
+
+
 def picture(
     waveform: np.ndarray,
     log_probs: np.ndarray,
     spec: RecogniserSpec,
     said: Sequence[Stretch] = (),
     heard: Sequence[Stretch] = (),
-) -> bytes:
-    """A recording, its posteriors and the words said and heard -> PNG.
+) -> Picture:
+    """A recording, its posteriors and the words said and heard, on one time axis that ends with
+    the recording.
 
     Above the log-mel features with ``said`` over them, below the posteriors of the symbols that
-    reach ``SEEN``, with ``heard``; both on one time axis from ``LEFT`` to ``RIGHT``, which ends
-    with the recording.
+    reach ``SEEN``, with ``heard``.
 
     Raises:
         AudioError: fewer samples than one window.
@@ -61,9 +73,10 @@ def picture(
     lower = 0.35 + 0.16 * len(rows)
     height = 0.3 + 1.6 + 0.25 + lower + 0.45
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-    across = RIGHT - LEFT
-    above = figure.add_axes((LEFT, (0.45 + lower + 0.25) / height, across, 1.6 / height))
-    below = figure.add_axes((LEFT, 0.45 / height, across, lower / height))
+    left, right = _MARGINS[0] / width, 1 - _MARGINS[1] / width
+    across = right - left
+    above = figure.add_axes((left, (0.45 + lower + 0.25) / height, across, 1.6 / height))
+    below = figure.add_axes((left, 0.45 / height, across, lower / height))
     _draw_features(above, waveform, spec.features)
     _draw_posteriors(below, log_probs, rows, spec)
     for axes, words, colour in ((above, said, "#b00060"), (below, heard, "#0b5cad")):
@@ -72,7 +85,7 @@ def picture(
     above.tick_params(bottom=False, labelbottom=False)
     above.set_xlabel("")
     below.set_xlabel("seconds", fontsize=8, labelpad=1)
-    return _png(figure)
+    return _drawn(figure, left, right)
 
 
 def _rows(log_probs: np.ndarray) -> list[int]:
@@ -160,7 +173,7 @@ def _draw_words(axes, words: Sequence[Stretch], colour: str) -> None:  # type: i
         )
 
 
-def _png(figure: Figure) -> bytes:
+def _drawn(figure: Figure, left: float, right: float) -> Picture:
     drawn, written = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
         # A script that the font lacks is drawn as boxes; the words stand beside the picture.
@@ -170,4 +183,4 @@ def _png(figure: Figure) -> bytes:
     with Image.open(drawn) as image:
         reduced = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
         reduced.save(written, format="PNG", optimize=True)
-    return written.getvalue()
+        return Picture(written.getvalue(), *image.size, left, right)

@@ -17,7 +17,7 @@ from speechrnn.errors import DataError, TranscriptError
 from speechrnn.evaluation import page
 from speechrnn.evaluation.alignment import Edit
 from speechrnn.evaluation.error_rates import UtteranceScore
-from speechrnn.evaluation.pictures import LEFT, RIGHT, Stretch, picture
+from speechrnn.evaluation.pictures import Picture, Stretch, picture
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import Alphabet
 
@@ -68,7 +68,7 @@ class Look:
 
     seconds: float
     sound: bytes | None  # FLAC
-    picture: bytes | None  # PNG
+    picture: Picture | None
 
 
 def worst_utterances(
@@ -158,11 +158,18 @@ def _media(look: Look | None, name: str, path: Path) -> str:
     else:
         parts.append(f'<p class="remark">Too long for this page: {escape(str(path))}</p>')
     if look.picture:
-        parts.append(
-            f'<div class="picture" tabindex="0" role="group" aria-label="picture of '
-            f'{escape(name)}"><div data-left="{LEFT}" data-right="{RIGHT}" '
-            f'data-seconds="{look.seconds:.4f}"><img decoding="async" loading="lazy" '
-            f'alt="log-mel spectrum of {escape(name)} over the probabilities of its symbols" '
-            f'src="data:image/png;base64,{page.base64_of(look.picture)}"></div></div>'
-        )
+        parts.append(_figure(look.picture, look.seconds, name))
     return "\n".join(parts)
+
+
+def _figure(drawn: Picture, seconds: float, name: str) -> str:
+    """A picture with what the script needs to tell places from times; its size is told in advance,
+    so that nothing moves when it is drawn."""
+    return (
+        f'<div class="picture" tabindex="0" role="group" aria-label="picture of {escape(name)}">'
+        f'<div data-left="{drawn.left:.5f}" data-right="{drawn.right:.5f}" '
+        f'data-seconds="{seconds:.4f}"><img width="{drawn.width}" height="{drawn.height}" '
+        f'alt="log-mel spectrum of {escape(name)} over the probabilities of its symbols" '
+        f'decoding="async" loading="lazy" '
+        f'src="data:image/png;base64,{page.base64_of(drawn.png)}"></div></div>'
+    )
