@@ -28,6 +28,7 @@ def phonemes(text: str, voice: str) -> list[str]:
     """espeak-ng's own transcription, word by word, without stress and linking marks."""
     engine = espeak._engine()
     engine.select(voice)
+    engine.api.espeak_SetParameter(espeak._WORD_GAP, 0, 0)  # what was spoken last may have had one
     transcribe = engine.api.espeak_TextToPhonemes
     transcribe.restype = ctypes.c_char_p
     buffer = ctypes.create_string_buffer(text.encode())
@@ -45,6 +46,41 @@ def test_a_letter_in_a_spelled_word_sounds_as_the_letter_alone(accent):
         alone = phonemes(letter, accent)
         spelled = phonemes(espeak.spoken_form(f"x {letter} b", accent), accent)
         assert spelled == [*phonemes("x", accent), *alone, *phonemes("b", accent)]
+
+
+def test_each_word_has_the_time_at_which_it_begins():
+    text = "b a d. Two  tickets, please"
+    samples, rate, words = espeak.speak_with_times(text, "en-us", word_gap_ms=300)
+    assert [word for word, _ in words] == text.split()
+    times = [start for _, start in words]
+    assert times == sorted(times) and len(set(times)) == len(times)
+    assert times[0] == 0 and times[-1] < len(samples) / rate
+    # A gap of 0.3 s is heard before each word but the first; the sentence's end is longer.
+    level = np.abs(samples)
+    for start in times[1:]:
+        quiet = level[round((start - 0.25) * rate) : round((start - 0.05) * rate)]
+        assert quiet.max() < 0.02 * level.max()
+        assert level[round(start * rate) : round((start + 0.2) * rate)].max() > 0.1 * level.max()
+
+
+def test_words_spoken_as_one_have_one_beginning():
+    _, _, words = espeak.speak_with_times("one of the two", "en-us")
+    assert [start is None for _, start in words] == [False, False, True, False]
+    assert espeak.speak_with_times("", "en-us")[2] == []
+
+
+def test_a_takes_words_begin_within_its_speech():
+    (take,) = synth.plan(
+        [Phrase("turn on the light", "test")], {"test": ["en-us"]},
+        per_phrase=1, seed=3, style=dataclasses.replace(STYLE, snr_db=(45, 45)),
+    )  # fmt: skip
+    waveform, words = synth.render_with_times(take)
+    assert [word for word, _ in words] == take.text.split()
+    loud = np.flatnonzero(np.abs(waveform) > 0.1 * np.abs(waveform).max()) / synth.SAMPLE_RATE
+    # The closure of "t" is before its sound.
+    assert words[0][1] == pytest.approx(take.lead_s, abs=1e-4)
+    assert 0 <= loud[0] - words[0][1] < 0.1
+    assert words[-1][1] < loud[-1] < words[-1][1] + 0.6
 
 
 @pytest.mark.parametrize(

@@ -249,31 +249,37 @@ def test_a_file_with_a_malformed_card_is_refused(tmp_path):
 PHRASES = ("one two three", "b a d c o", "seven four nine eight", "m r x u", "five zero six two")
 
 
-def starts(recogniser, takes, synth):
-    """(words, 2): where words begin by the alignment, and by espeak-ng."""
-    found = []
-    for take in takes:
-        waveform, truth = synth.render_with_times(take)
-        words = recogniser.align(waveform, take.text).words
-        assert [word.text for word in words] == take.text.split()
-        found += [
-            (word.start_s, start) for word, (_, start) in zip(words, truth, strict=True) if start
-        ]
-    return np.array(found)
-
-
-def test_words_of_synthetic_speech_begin_where_they_are_said():
+def lateness(recogniser, per_phrase, seed):
+    """(words,): seconds by which words begin too late, by the alignment and espeak-ng's times."""
     pytest.importorskip("espeakng_loader", reason="the extra [synth] is not installed")
     from speechrnn.corpora import synth
     from speechrnn.corpora.phrases import Phrase
 
     phrases = [Phrase(text, "test") for text in PHRASES]
-    takes = synth.plan(phrases, synth.cast("en-us"), per_phrase=4, seed=2, style=synth.Style())
+    found = []
+    for take in synth.plan(
+        phrases, synth.cast("en-us"), per_phrase=per_phrase, seed=seed, style=synth.Style()
+    ):
+        waveform, truth = synth.render_with_times(take)
+        words = recogniser.align(waveform, take.text).words
+        assert [word.text for word in words] == take.text.split()
+        found += [word.start_s - start for word, (_, start) in zip(words, truth, strict=True)]
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    "per_phrase", [4, pytest.param(60, marks=pytest.mark.long)]
+)  # 80 words and 1200
+def test_words_of_synthetic_speech_begin_where_they_are_said(per_phrase):
+    """80 and 200 ms are what is asked for; the shipped model has 32 and 82 on the quickstart's
+    test phrases, and 53 and 133 without its timing."""
     recogniser = Recognizer(default_model())
-    late = np.abs(np.diff(starts(recogniser, takes, synth)))
-    # On 658 words of the quickstart's test phrases: 32 and 82 ms.
-    assert np.median(late) <= 0.080
-    assert np.quantile(late, 0.9) <= 0.200
+    late = lateness(recogniser, per_phrase, seed=2)
+    assert np.median(np.abs(late)) <= 0.050
+    assert np.quantile(np.abs(late), 0.9) <= 0.130
+    recogniser.habits = Habits()
+    raw = lateness(recogniser, per_phrase, seed=2)
+    assert np.median(np.abs(raw)) > np.median(np.abs(late)) + 0.005
 
 
 # --- the commands' side of a recogniser ---

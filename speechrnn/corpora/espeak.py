@@ -156,8 +156,9 @@ def speak_with_times(
     samples, found = _spoken(text, voice, rate_wpm, pitch, pitch_range, word_gap_ms)
     begins = [match.start() for match in re.finditer(r"\S+", spoken_form(text, voice))]
     starts: list[float | None] = [None] * len(begins)
+    starts[:1] = [0.0] * len(starts[:1])  # espeak-ng loses this event now and then
     for position, milliseconds in found:
-        word = bisect.bisect_right(begins, position) - 1
+        word = bisect.bisect_right(begins, position + 1) - 1  # behind a sentence it names the space
         if word >= 0 and starts[word] is None:  # the first of a compound's two
             starts[word] = milliseconds / 1000
     return samples, _engine().sample_rate, list(zip(text.split(), starts, strict=True))
