@@ -167,7 +167,7 @@ def _reading(units: str, model: Path | None) -> _Reading:
         return _Reading(units)
     from speechrnn.runtime import open_model
 
-    recogniser = open_model(model)
+    recogniser = open_model(model, decoder=None)
     alphabet = recogniser.alphabet.spec
     return _Reading(
         units,
