@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from an4 import find_manifest
 from rich.console import Console
 
 from speechrnn.corpora import manifest
@@ -130,6 +129,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60, help="pairs of weights for each search")
     parser.add_argument("--sweep", action="store_true", help="other orders and characters too")
     arguments = parser.parse_args()
+    from an4 import find_manifest  # not above: the processes of the tuning need no TensorFlow
+
     folder = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
     recogniser = open_model(arguments.model or default_model(), decoder=None)
