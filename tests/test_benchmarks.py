@@ -206,3 +206,18 @@ def test_ratios_of_inference_are_to_the_faster_row_of_onnx_runtime(script):
     script("inference").add_ratios(rows, 10.0)
     assert rows[0]["median"] == 2.5
     assert rows[0]["ratios"] == {"of ORT float32": 0.5, "of ORT int8": 4.0}
+
+
+def test_flashlight_called_directly_hears_the_same_texts(script, tmp_path):
+    from test_beam import ALPHABET, WORD_LM, posteriors
+
+    from speechrnn.decoding.beam import BeamDecoder
+    from speechrnn.decoding.settings import DecoderSettings
+
+    (tmp_path / "words.arpa").write_text(WORD_LM)
+    settings = DecoderSettings(lm=tmp_path / "words.arpa", word_score=0.5)
+    theirs = script("beam_search").directly(ALPHABET, settings)
+    ours = BeamDecoder(ALPHABET, settings)
+    texts = [ours.decode(posteriors(40, seed)).text for seed in range(20)]
+    assert [theirs(posteriors(40, seed)) for seed in range(20)] == texts
+    assert len(set(texts)) > 10
