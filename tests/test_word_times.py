@@ -219,6 +219,23 @@ def test_the_habit_of_a_model_is_found_without_word_times(late):
     assert (found.recordings, found.junctions) == (12, 17)
 
 
+def test_a_card_gets_what_its_recordings_can_tell():
+    from speechrnn.export.habits import habits
+    from speechrnn.training.run import Recording
+
+    recordings = [
+        Recording(str(i), clicked_words(3, i), "a a a" if i > 5 else "a b a", "s")
+        for i in range(40)
+    ]
+    entries = habits(Clockwork(0.1), recordings)
+    assert entries["timing"]["recordings"] == 34
+    # 120 words, six of them wrong, and one speaker.
+    assert (entries["calibration"]["words"], entries["calibration"]["right"]) == (120, 114)
+    assert Habits.of(entries).calibration.ece is None
+    assert habits(Clockwork(0.1), recordings[6:15]) == {}
+    assert list(habits(Clockwork(0.1), recordings[6:])) == ["timing"]
+
+
 def test_transcripts_that_do_not_fit_tell_no_habit():
     fitting = [(clicked_words(3, seed), "a a a") for seed in range(LEAST - 1)]
     wrong = [(clicked_words(3, seed), text) for seed in range(20) for text in ("b b", "é", "")]

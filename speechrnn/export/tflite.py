@@ -75,7 +75,8 @@ def export_tflite(
         candidate.write_bytes(content)
         exported, reference = Recognizer(candidate), KerasRecognizer(model, spec, card)
         entries = {**_rejection(exported, recordings), **habits(exported, recordings)}
-        content = container.with_card(candidate, **entries)
+        if entries:
+            content = container.with_card(candidate, **entries)
         report = ExportReport(
             path=str(out),
             precision=precision,
