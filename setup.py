@@ -69,7 +69,10 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["speechrnn", "speechrnn.*"]),
     package_data={
-        "speechrnn": ["py.typed", "pretrained/*.tflite", "pretrained/*.md", "pretrained/LICENSE*"]
+        "speechrnn": [
+            *("py.typed", "pretrained/*.tflite", "pretrained/*.md", "pretrained/LICENSE*"),
+            *("evaluation/page.css", "evaluation/page.js"),
+        ]
     },
     python_requires=">=3.11,<3.14",
     install_requires=DEVICE,

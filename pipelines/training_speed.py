@@ -9,7 +9,7 @@ from speechrnn import model as network
 from speechrnn.data.dataset import DEV, TRAIN, Batches, recogniser_spec
 from speechrnn.data.prepare import prepare
 from speechrnn.recipe import Recipe
-from speechrnn.training.step import Learner
+from speechrnn.training.recogniser import RecogniserLearner
 
 TRACING_STEPS = 3  # at the start, slower than the others: graphs are traced, memory is taken
 VALIDATIONS = 10  # in a run
@@ -48,7 +48,9 @@ def measure(recipe: Recipe, seconds: float) -> Speed:
     index = prepare(recipe)
     spec = recogniser_spec(recipe, index)
     train_set, dev_set = (Batches(recipe, spec, index, split) for split in (TRAIN, DEV))
-    learner = Learner(network.build(spec, recipe.seed, recipe.training.precision), spec, recipe)
+    learner = RecogniserLearner(
+        network.build(spec, recipe.seed, recipe.training.precision), spec, recipe
+    )
     rate = recipe.training.final_learning_rate
     started = time.monotonic()
     batches = iter(train_set.epochs(1, 1_000_000))  # past the first, which is sorted by length

@@ -1,10 +1,17 @@
-"""Files that are whole or not there, whenever the process or the machine stops."""
+"""Files that are whole or not there, whenever the process or the machine stops; run directories."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from speechrnn.errors import ModelError
+
+MODEL = "model.json"  # of a run directory
+RECOGNISER, LANGUAGE_MODEL = "recogniser", "language model"  # what a run may have trained
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -39,3 +46,29 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """A run directory -> what its model.json says and its weights, an .npz, which are whole.
+
+    ``kind`` is one of those above; ``spec`` and ``card`` are plain data.
+
+    Raises:
+        ModelError: no model there, or a damaged one.
+    """
+    try:
+        description = json.loads((folder / MODEL).read_bytes())
+        data = (folder / Path(description["weights"]).name).read_bytes()
+        expected = description["sha256"]
+        found = {name: description[name] for name in ("spec", "card")}
+        found["kind"] = description.get("kind", RECOGNISER)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelError(
+            f"{folder} holds no trained model (no {Path(error.filename).name}); name a run "
+            "directory, or train with this output directory first"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / MODEL} is damaged ({error!r}); train again") from error
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ModelError(f"{folder}: the weights are damaged (their sha256 differs); train again")
+    return found, data

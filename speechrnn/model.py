@@ -1,4 +1,4 @@
-"""The network: features -> subsampling -> recurrent stack -> logits."""
+"""The networks: features -> subsampling -> recurrent layers -> logits; symbols -> the next one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from speechrnn import layers
+from speechrnn.language import CharacterLMSpec
 from speechrnn.specs import CONVOLUTION_STRIDES, ModelSpec, RecogniserSpec
 
 CELLS: dict[str, type[keras.layers.RNN]] = {
@@ -42,14 +43,11 @@ def build(
     return model
 
 
-class Recogniser(keras.Model):
-    """The layers, in the order of the data; ``build`` makes one ready to use."""
+class Recurrent(keras.Model):
+    """What recognisers and language models share: recurrent layers, each with what follows it."""
 
-    def __init__(self, spec: RecogniserSpec, seed: int, product_dtype: str):
-        super().__init__(name="recogniser")
-        self.spec = spec
-        model = spec.model
-        self.subsampling = SUBSAMPLING[model.subsampling](model)
+    def _add_stack(self, model: ModelSpec, seed: int, product_dtype: str) -> None:
+        self.layered = model
         self.recurrent = [_recurrent(model, i, product_dtype) for i in range(model.layers)]
         self.norms = [
             keras.layers.LayerNormalization()
@@ -60,6 +58,35 @@ class Recogniser(keras.Model):
         self.dropouts = [
             keras.layers.Dropout(model.dropout, seed=seed + i) for i in range(model.layers + 1)
         ]
+
+    def stack(self, x: tf.Tensor, lengths: tf.Tensor, training: bool) -> tf.Tensor:
+        """(batch, frames, width), or in chunks, and the valid frames of each row -> as many."""
+        model = self.layered
+        valid = None if model.chunk else tf.sequence_mask(lengths, tf.shape(x)[1])
+        for i, layer in enumerate(self.recurrent):
+            if model.chunk:
+                x = layers.chunks.latency_controlled(layer, x, lengths, model.chunk)
+            else:
+                x = layer(x, mask=valid)
+            if hands_up_cells(model, i):
+                x, cells = layers.split_cells(x, model.units)
+            if self.norms:
+                x = self.norms[i](x)
+            x = self.dropouts[i + 1](x, training=training)
+            if hands_up_cells(model, i):
+                x = tf.concat([x, cells], axis=-1)
+        return x
+
+
+class Recogniser(Recurrent):
+    """The layers, in the order of the data; ``build`` makes one ready to use."""
+
+    def __init__(self, spec: RecogniserSpec, seed: int, product_dtype: str):
+        super().__init__(name="recogniser")
+        self.spec = spec
+        model = spec.model
+        self.subsampling = SUBSAMPLING[model.subsampling](model)
+        self._add_stack(model, seed, product_dtype)
         self.lookahead = layers.Lookahead(model.lookahead) if model.lookahead else None
         self.logits = keras.layers.Dense(spec.alphabet.size)
 
@@ -77,23 +104,36 @@ class Recogniser(keras.Model):
             x = self.lookahead(x, mask=tf.sequence_mask(lengths, most))
         return self.logits(x)
 
-    def stack(self, x: tf.Tensor, lengths: tf.Tensor, training: bool) -> tf.Tensor:
-        """The recurrent layers, each with what follows it: (batch, frames, width), or in chunks."""
-        model = self.spec.model
-        valid = None if model.chunk else tf.sequence_mask(lengths, tf.shape(x)[1])
-        for i, layer in enumerate(self.recurrent):
-            if model.chunk:
-                x = layers.chunks.latency_controlled(layer, x, lengths, model.chunk)
-            else:
-                x = layer(x, mask=valid)
-            if hands_up_cells(self.spec.model, i):
-                x, cells = layers.split_cells(x, self.spec.model.units)
-            if self.norms:
-                x = self.norms[i](x)
-            x = self.dropouts[i + 1](x, training=training)
-            if hands_up_cells(self.spec.model, i):
-                x = tf.concat([x, cells], axis=-1)
-        return x
+
+class CharacterModel(Recurrent):
+    """A character language model: embedding, recurrent layers, logits of the next symbol."""
+
+    def __init__(self, spec: CharacterLMSpec, seed: int, product_dtype: str):
+        super().__init__(name="character_model")
+        self.spec = spec
+        self.embedding = keras.layers.Embedding(spec.alphabet.size, spec.model.embedding)
+        self._add_stack(spec.model.stack, seed, product_dtype)
+        self.logits = keras.layers.Dense(spec.alphabet.size)
+
+    def call(self, labels: tf.Tensor, lengths: tf.Tensor, training: bool = False) -> tf.Tensor:
+        x = self.dropouts[0](self.embedding(labels), training=training)
+        return self.logits(self.stack(x, lengths, training))
+
+
+def build_language_model(
+    spec: CharacterLMSpec, seed: int | None = 0, product_dtype: str = "float32"
+) -> CharacterModel:
+    """A language model with fresh weights: model(labels, lengths) -> logits.
+
+    labels (batch, steps) int32, the edge (0) first, as ``CharacterLMSpec`` numbers them; lengths
+    (batch,) int32, the valid ones of each row; logits (batch, steps, alphabet size) float32 of
+    what follows each label. The arguments are those of ``build``.
+    """
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    model = CharacterModel(spec, seed or 0, product_dtype)
+    model(tf.zeros([1, 1], tf.int32), tf.constant([1]))
+    return model
 
 
 def hands_up_cells(model: ModelSpec, layer: int) -> bool:

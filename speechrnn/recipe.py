@@ -1,8 +1,9 @@
 """One typed description of a run: a YAML file and ``key=value`` overrides -> Recipe.
 
-The sections ``text``, ``features`` and ``model`` are the descriptions of ``specs`` as they
-stand. An unknown key is an error that names the nearest known one. Paths are relative to
-the working directory.
+A recipe is that of a recogniser or, with the section ``language_model``, of a character language
+model. The sections ``text``, ``features``, ``model`` and ``language_model`` are the descriptions
+that travel with the model, as they stand. An unknown key is an error that names the nearest known
+one. Paths are relative to the working directory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 try:
     import yaml
@@ -24,6 +25,7 @@ except ImportError as error:  # the device side has no recipes
     raise MissingExtra("reading a recipe", "train") from error
 
 from speechrnn.errors import RecipeError
+from speechrnn.language import LanguageModelSpec
 from speechrnn.specs import FeatureSpec, ModelSpec, TextRules
 
 Range = tuple[float, float]
@@ -94,28 +96,18 @@ class TrainingSection(Section):
     show_pairs: Annotated[int, Field(ge=0)] = 3  # reference/hypothesis pairs after an epoch
 
 
-class Recipe(Section):
-    """A whole run. ``output`` is the run directory."""
+class Run(Section):
+    """What every run has. ``output`` is the run directory."""
 
     name: str
     output: Path
-    corpus: str | None = None  # what the recordings are; travels with the model, as their licence
+    corpus: str | None = None  # what is learned from; travels with the model, as its licence
     licence: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    data: DataSection
-    text: TextRules = TextRules()
-    features: FeatureSpec = FeatureSpec()
-    augment: AugmentSection = AugmentSection()
-    model: ModelSpec = ModelSpec()
     training: TrainingSection = TrainingSection()
 
-    @property
-    def prepared(self) -> Path:
-        """The folder of the prepared shards."""
-        return self.data.prepared or self.output / "prepared"
-
     def to_yaml(self) -> str:
-        """The whole recipe, defaults included; ``load`` reads it back."""
+        """The whole recipe, defaults included; ``load_any`` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def fingerprint(self, *sections: str) -> str:
@@ -124,14 +116,70 @@ class Recipe(Section):
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
+class Recipe(Run):
+    """The run of a recogniser."""
+
+    data: DataSection
+    text: TextRules = TextRules()
+    features: FeatureSpec = FeatureSpec()
+    augment: AugmentSection = AugmentSection()
+    model: ModelSpec = ModelSpec()
+
+    @property
+    def prepared(self) -> Path:
+        """The folder of the prepared shards."""
+        return self.data.prepared or self.output / "prepared"
+
+
+class TextsSection(Section):
+    """Which texts a language model learns from: a manifest's transcripts, plain text, or both."""
+
+    manifest: Path | None = None
+    train_texts: tuple[Path, ...] = ()  # UTF-8, a text a line
+    dev_texts: tuple[Path, ...] = ()
+    alphabet: str | None = None  # every symbol, in order; default: derived from the training texts
+    dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # drawn where nothing else is for dev
+    max_characters: Annotated[int, Field(gt=0)] = 1000  # of a text; longer ones are left out
+    batch_characters: Annotated[int, Field(gt=0)] = 2000  # of a batch, padding included
+
+    @model_validator(mode="after")
+    def _names_a_source(self) -> TextsSection:
+        if self.manifest is None and not self.train_texts:
+            raise ValueError("no texts to train on; name manifest or train_texts")
+        return self
+
+
+class LanguageRecipe(Run):
+    """The run of a character language model, told from a recogniser's by ``language_model``."""
+
+    data: TextsSection
+    text: TextRules = TextRules()
+    language_model: LanguageModelSpec
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Run)
+
+
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """A YAML file and overrides such as ``training.epochs=3`` -> Recipe.
+    """A YAML file and overrides such as ``training.epochs=3`` -> the recipe of a recogniser.
 
     Override values are YAML too: ``augment.speed=[0.9,1.1]``, ``data.alphabet=null``.
 
     Raises:
-        RecipeError: no such file, not YAML, an unknown key, a value out of range.
+        RecipeError: no such file, not YAML, an unknown key, a value out of range; the recipe of
+            a language model.
     """
+    loaded = load_any(path, overrides)
+    if isinstance(loaded, LanguageRecipe):
+        raise RecipeError(
+            f"{path} describes a language model (language_model), and a recogniser's recipe is "
+            "needed; a language model has no step but `speechrnn train`"
+        )
+    return loaded
+
+
+def load_any(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | LanguageRecipe:
+    """``load``, of a recogniser or a language model."""
     path = Path(path)
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -143,15 +191,21 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise RecipeError(f"{path} holds no keys; a recipe starts with name, output and data")
     for override in overrides:
         _apply(tree, override)
-    return from_dict(tree, source=str(path))
+    if "language_model" in tree:
+        return _validated(LanguageRecipe, tree, str(path))
+    return _validated(Recipe, tree, str(path))
 
 
 def from_dict(tree: dict[str, Any], source: str = "recipe") -> Recipe:
     """Plain data -> Recipe. Raises RecipeError, naming the key and the nearest known one."""
+    return _validated(Recipe, tree, source)
+
+
+def _validated(kind: type[AnyRecipe], tree: dict[str, Any], source: str) -> AnyRecipe:
     try:
-        return Recipe.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        problems = "\n".join("  " + _describe(problem) for problem in error.errors())
+        problems = "\n".join("  " + _describe(problem, kind) for problem in error.errors())
         raise RecipeError(f"{source}:\n{problems}") from error
 
 
@@ -170,12 +224,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise RecipeError(f"{override!r}: the value is not YAML: {error}") from error
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, recipe: type[Run]) -> str:
     """One of pydantic's problems in the project's words."""
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _known_keys(location[:-1])
+        known = _known_keys(recipe, location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
         return f"unknown key {key}; did you mean {'.'.join([*location[:-1], *near])}?"
     if problem["type"].startswith("missing"):
@@ -185,8 +239,8 @@ def _describe(problem: Any) -> str:
     return f"{key}: {message}{found}"
 
 
-def _known_keys(section: Sequence[str]) -> list[str]:
-    kind: Any = Recipe
+def _known_keys(recipe: type[Run], section: Sequence[str]) -> list[str]:
+    kind: Any = recipe
     for name in section:
         kind = kind.model_fields[name].annotation
     if dataclasses.is_dataclass(kind):

@@ -11,6 +11,10 @@ from speechrnn.specs import AlphabetSpec, TextRules
 
 BLANK = 0  # the CTC blank's label
 
+# What ``normalise`` makes of a text under given rules. Raise it with any change of that: error
+# rates under different versions are not to be compared, and results carry it.
+NORMALISATION = 1
+
 _APOSTROPHES = dict.fromkeys(map(ord, "’‘ʼ＇`´"), "'")  # typographic variants of one character
 _JOINERS = "\u200c\u200d"  # zero-width (non-)joiner: spelling in Persian, Hindi, Bengali
 

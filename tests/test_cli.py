@@ -29,7 +29,7 @@ from speechrnn.runtime import Recognizer, container, open_model
 
 COMMANDS = (
     *("prepare", "train", "evaluate", "export", "transcribe", "align"),
-    *("benchmark", "info", "synth", "record"),
+    *("benchmark", "info", "synth", "record", "compare", "doctor", "lm", "tune"),
 )
 EXPORTS = {
     "savedmodel": ["--format", "savedmodel"],
@@ -144,6 +144,15 @@ def test_evaluate_prints_a_table_for_people(speechrnn, model, whistles):
     code, out, _ = speechrnn("evaluate", model, whistles, "--split", "dev")
     assert code == 0
     assert "WER" in out and "95 % interval" in out and "12 utterances, 24 words" in out
+
+
+def test_evaluate_prints_the_tables_that_are_asked_for(speechrnn, model, whistles):
+    arguments = ("evaluate", model, whistles, "--split", "dev")
+    code, out, _ = speechrnn(*arguments, "--by", "speaker", "--by", "duration")
+    assert code == 0
+    assert all(f"  {name} " in out for name in ("s0dev", "s1dev", "s2dev")) and "by duration" in out
+    code, out, err = speechrnn(*arguments, "--by", "room")
+    assert (code, out) == (3, "") and "'room'; there are 'speaker'" in err
 
 
 def test_a_manifest_without_splits_is_divided_as_the_models_own_was(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
 
+import jiwer
+import kaldialign
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from speechrnn.errors import ScoringError
 from speechrnn.evaluation.error_rates import score
 from speechrnn.specs import TextRules
+from speechrnn.text import NORMALISATION
 
 few = settings(max_examples=60, deadline=None)
 texts = st.lists(st.sampled_from(["one", "two", "to", "öl"]), max_size=8).map(" ".join)
@@ -49,6 +53,51 @@ def test_rates_are_edit_distances_over_reference_lengths(corpus):
     if words:
         assert rates.wer == errors / words
         assert rates.cer == rates.character_errors / characters
+
+
+def test_ten_thousand_random_pairs_have_the_brute_force_edit_distance():
+    rng = random.Random(7)
+
+    def draw():
+        return {str(i): " ".join(rng.choices("abcd", k=rng.randrange(9))) for i in range(10_000)}
+
+    references, hypotheses = draw(), draw()
+    rates = score(references, hypotheses)
+    expected = {i: edit_distance(references[i].split(), hypotheses[i].split()) for i in references}
+    assert {item.utterance_id: item.errors for item in rates.scores} == expected
+    words = sum(len(text.split()) for text in references.values())
+    assert (rates.words, rates.wer) == (words, sum(expected.values()) / words)
+
+
+@given(corpora)
+@few
+def test_mer_and_wil_are_jiwers(corpus):
+    references, hypotheses = both_sides(corpus)
+    rates = score(references, hypotheses)
+    if rates.words:
+        theirs = jiwer.process_words([*references.values()], [*hypotheses.values()])
+        # another order of the same products and quotients
+        assert rates.mer == pytest.approx(theirs.mer, abs=1e-12)
+        assert rates.wil == pytest.approx(theirs.wil, abs=1e-12)
+    assert 0 <= rates.mer <= 1
+    assert 0 <= rates.wil <= 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "mer", "wil"),
+    [
+        ("a b c d", "a b c d", 0.0, 0.0),
+        # Morris et al.: MER = 1 - H / (H + S + D + I), WIL = 1 - H^2 / (N P)
+        ("a b c d", "a x c", 2 / 4, 1 - 2 / 4 * 2 / 3),
+        ("a b", "a b c d", 2 / 4, 1 - 2 / 2 * 2 / 4),
+        ("a b", "", 1.0, 1.0),
+        ("", "a b", 1.0, 1.0),
+        ("", "", 0.0, 0.0),
+    ],
+)
+def test_mer_and_wil_stay_within_one(reference, hypothesis, mer, wil):
+    rates = score({"u": reference}, {"u": hypothesis})
+    assert (rates.mer, rates.wil) == (mer, pytest.approx(wil, abs=1e-15))
 
 
 @given(corpora)
@@ -106,6 +155,25 @@ def test_the_interval_is_the_binomials_where_words_are_coins(group_size, units, 
     np.testing.assert_allclose(rates.wer_ci95, expected, atol=0.4 * deviation)
 
 
+def test_the_interval_is_kaldialigns():
+    rng = random.Random(5)
+    references = {
+        f"{i:03d}": " ".join(rng.choices("abcd", k=rng.randint(2, 9))) for i in range(300)
+    }
+    hypotheses = {
+        i: " ".join(rng.choice("abcd") if rng.random() < 0.2 else word for word in text.split())
+        for i, text in references.items()
+    }
+    rates = score(references, hypotheses)
+    texts = [[text.split() for text in side.values()] for side in (references, hypotheses)]
+    theirs = kaldialign.bootstrap_wer_ci(*texts, replications=10_000)
+    deviation = theirs["ci95"] / 1.96
+    # A quantile of 2,000 resamples has 0.06 deviations of noise; theirs are of a normal
+    # distribution with the resamples' mean and deviation, from which the skew is 0.05 away.
+    bounds = [theirs["ci95min"], theirs["ci95max"]]
+    np.testing.assert_allclose(rates.wer_ci95, bounds, atol=0.2 * deviation)
+
+
 def test_utterances_of_one_group_alone_are_resampled_themselves():
     references, hypotheses, _ = coin_corpus(40, 10)
     alone = score(references, hypotheses)
@@ -147,7 +215,8 @@ def test_the_plain_data_survive_json():
     data = json.loads(json.dumps(rates.to_dict()))
     assert data["wer"] == pytest.approx(1 / 3, rel=1e-15)
     assert (data["words"], data["utterances"], data["deletions"]) == (3, 2, 1)
-    assert data["normalisation"]["case"] == "lower"
+    assert data["normalisation"] == {"version": NORMALISATION, **dataclasses.asdict(TextRules())}
+    assert (data["mer"], data["wil"]) == (rates.mer, rates.wil)
     assert [row["utterance_id"] for row in data["scores"]] == ["a", "b"]
 
 

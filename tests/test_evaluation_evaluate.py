@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from speechrnn.corpora.manifest import Utterance
-from speechrnn.errors import AudioError, ModelError, ScoringError
+from speechrnn.errors import AudioError, DataError, ModelError, ScoringError
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.specs import AlphabetSpec, TextRules
 from speechrnn.text import Alphabet
@@ -83,6 +83,69 @@ def test_the_plain_data_hold_what_a_script_relies_on():
     assert {"wer", "cer", "utterances", "words", "wer_ci95", "failures"} <= data.keys()
     assert {"real_time_factor", "normalisation"} <= data.keys()
     assert len(data["wer_ci95"]) == 2
+
+
+def described(texts, **columns):
+    """Utterances with columns, each a function of the utterance's number."""
+    return [
+        dataclasses.replace(each, columns={name: f(i) for name, f in columns.items() if f(i)})
+        for i, each in enumerate(recorded(texts, speaker=lambda i: f"s{int(i) % 2}"))
+    ]
+
+
+def test_there_is_a_table_of_each_column_that_tells_kinds_apart():
+    texts = {str(i): "one" for i in range(40)}
+    utterances = described(
+        texts,
+        room=lambda i: "hall" if i < 10 else "car",
+        noise=lambda i: "street" if i == 0 else "",
+        number=str,
+        constant=lambda i: "yes",
+    )
+    result = evaluate(Parrot(texts), utterances, progress=False)
+    assert sorted(result.by) == ["duration", "noise", "room", "speaker"]
+    told = {name: [(r.name, r.utterances) for r in rows] for name, rows in result.by.items()}
+    assert told["room"] == [("car", 30), ("hall", 10)]
+    assert told["noise"] == [("street", 1), ("unknown", 39)]
+    assert told["speaker"] == [("s0", 20), ("s1", 20)]
+    assert told["duration"] == [("under 1 s", 40)]
+    wanted = evaluate(Parrot(texts), utterances, progress=False, by=["number", "constant"])
+    assert len(wanted.by["number"]) == 40
+    assert len(wanted.by["constant"]) == 1
+
+
+def test_a_table_is_printed_where_it_is_asked_for():
+    utterances = described({"0": "one two", "1": "three"}, room=lambda i: "car" if i else "hall")
+    result = evaluate(Parrot({"0": "one", "1": "three"}), utterances, progress=False)
+    assert "by room" not in result.table()
+    shown = result.table(by=["room", "duration"])
+    assert "by duration" in shown
+    (hall,) = [line for line in shown.splitlines() if line.startswith("  hall")]
+    assert hall.split()[1:] == ["1", "2", "1", "50.00", "50.0", "to", "50.0"]
+    assert "'two' missed (1)" in shown
+
+
+def test_a_column_that_nobody_filled_is_refused_before_anything_is_transcribed():
+    utterances = described({"0": "one", "1": "two"}, room=lambda i: "hall")
+    broken = ModelError("must not be asked")
+    with pytest.raises(DataError, match=r"'rooms'.*'room', 'speaker', 'split', 'duration'"):
+        evaluate(Parrot({"0": broken}), utterances, progress=False, by=["rooms"])
+
+
+def test_the_plain_data_tell_where_the_errors_are():
+    utterances = described({"0": "one two", "1": "three"}, room=lambda i: "car" if i else "hall")
+    result = evaluate(Parrot({"0": "one", "1": "three"}), utterances, progress=False)
+    data = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert data["by"].keys() == {"speaker", "duration", "room"}
+    car, hall = data["by"]["room"]
+    assert (car["name"], car["wer"], hall["wer"], hall["wer_ci95"]) == ("car", 0.0, 0.5, [0.5, 0.5])
+    (confusion,) = data["confusions"]
+    assert confusion == {"kind": "deletion", "reference": "two", "hypothesis": "", "count": 1}
+    assert data["character_confusions"][0]["kind"] == "deletion"
+    assert [(row["group"], row["duration_s"]) for row in data["scores"]] == [
+        ("s0", 0.5),
+        ("s1", 0.5),
+    ]
 
 
 def test_progress_goes_to_stderr_alone(capsys):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,13 @@ def refusal(folder: Path, content: str) -> str:
 def test_our_tsv_is_read_with_every_field(tmp_path: Path) -> None:
     content = (
         "split\tutterance_id\tspeaker\tpath\tduration_s\ttext\textra\n"
-        "dev\ta\tann\twav/a.wav\t1.5\tone two\tignored\n"
+        "dev\ta\tann\twav/a.wav\t1.5\tone two\tkept  too\n"
         "test\tb\t\t/data/b.flac\t\t\n"
     )
     assert listed(tmp_path, content) == [
-        Utterance("a", tmp_path / "wav/a.wav", "one two", "dev", "ann", 1.5, 2),
+        Utterance(
+            *("a", tmp_path / "wav/a.wav", "one two", "dev", "ann", 1.5, 2, {"extra": "kept too"})
+        ),
         Utterance("b", Path("/data/b.flac"), "", "test", "", None, 3),
     ]
 
@@ -50,6 +53,22 @@ def test_nemo_json_lines_are_read(tmp_path: Path) -> None:
     first, second = listed(tmp_path, "\n\n".join(map(json.dumps, rows)))
     assert (first.text, first.duration_s, first.line) == ("café", 2.5, 1)
     assert (second.text, second.duration_s, second.line) == ("two lines", None, 3)
+
+
+def test_other_columns_are_kept_where_they_say_something(tmp_path: Path) -> None:
+    table = "path,text,Room,noise,\na.wav,one,Hall,,7\nb.wav,two,,street,8\n"
+    assert [u.columns for u in listed(tmp_path, table)] == [{"Room": "Hall"}, {"noise": "street"}]
+    rows = [
+        {"audio_filepath": "a.wav", "text": "one", "room": 3, "clean": True, "words": ["one"]},
+        {"audio_filepath": "b.wav", "text": "two", "room": None, "meta": {"a": 1}},
+    ]
+    found = listed(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert [u.columns for u in found] == [{"room": "3", "clean": "True"}, {}]
+
+
+def test_utterances_are_hashed_by_what_they_are_and_sent_to_other_processes(tmp_path: Path) -> None:
+    (only,) = listed(tmp_path, "path,text,room\na.wav,one,hall\n")
+    assert {only, pickle.loads(pickle.dumps(only))} == {only}
 
 
 @pytest.mark.parametrize("path", ["Audio", "file", "filename", "wav", "path", " audio_filepath "])
@@ -158,7 +177,10 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 @given(st.lists(st.tuples(WORDS, WORDS, st.sampled_from(["train", "dev"])), min_size=1))
 def test_what_is_written_is_read_back(tmp_path: Path, drawn: list[tuple[str, str, str]]) -> None:
     originals = [
-        Utterance(f"u{i}", tmp_path / f"a b/ü{i}.wav", text, split, speaker, i / 4, i + 2)
+        Utterance(
+            *(f"u{i}", tmp_path / f"a b/ü{i}.wav", text, split, speaker, i / 4, i + 2),
+            columns={"room": speaker, "n": str(i)},
+        )
         for i, (text, speaker, split) in enumerate(drawn)
     ]
     path = tmp_path / "sub" / "manifest.tsv"
@@ -171,5 +193,9 @@ def test_what_is_written_is_read_back(tmp_path: Path, drawn: list[tuple[str, str
         )
         assert (back.utterance_id, back.split, back.duration_s, back.line) == (
             *(original.utterance_id, original.split, original.duration_s, original.line),
+        )
+        assert (back.columns.get("room", ""), back.columns["n"]) == (
+            " ".join(original.columns["room"].split()),
+            original.columns["n"],
         )
     assert path.read_text("utf-8").startswith("utterance_id\tpath\ttext\tsplit\t")

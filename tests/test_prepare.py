@@ -111,6 +111,19 @@ def test_shards_are_tfrecords_that_tensorflow_reads(tmp_path: Path) -> None:
         assert len({row.split for row in rows}) == 1
 
 
+def test_other_columns_of_the_manifest_change_nothing_that_is_prepared(
+    tmp_path: Path, decoded: list[str]
+) -> None:
+    utterances = corpus(tmp_path)
+    before = files(prepare(recipe_for(tmp_path), progress=False).root)
+    decoded.clear()
+    described = [replace(each, columns={"room": each.utterance_id}) for each in utterances]
+    manifest.write(tmp_path / "manifest.tsv", described)
+    assert manifest.read(tmp_path / "manifest.tsv")[0].columns
+    assert files(prepare(recipe_for(tmp_path), progress=False).root) == before
+    assert decoded == []
+
+
 def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     corpus(tmp_path)
     (tmp_path / "1.flac").write_text("broken")

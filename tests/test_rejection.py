@@ -19,6 +19,7 @@ from speechrnn.decoding.rejection import Rejection, doubt, stretches, without_no
 from speechrnn.errors import ModelError, ScoringError
 from speechrnn.evaluation.rejection import false_words, tune
 from speechrnn.runtime import Endpoint, Recognizer, Stream, container, open_model
+from speechrnn.runtime.reading import Reader
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
 from speechrnn.text import Alphabet
 
@@ -321,7 +322,7 @@ def scripted_stream(parts, rejection):
         piece, given = log_probs[given:available], available
         return piece, state
 
-    stream, finals = Stream(SPEC, {}, step, Endpoint(0.3), rejection), []
+    stream, finals = Stream(Reader(SPEC, rejection), {}, step, Endpoint(0.3)), []
     samples = SPEC.features.window_samples + (len(log_probs) - 1) * SPEC.features.hop_samples
     for start in range(0, samples, 800):
         received = min(samples, start + 800)

@@ -20,6 +20,7 @@ from speechrnn import model as network
 from speechrnn.errors import AudioError, ModelError
 from speechrnn.export import lowering, tflite
 from speechrnn.runtime import Endpoint, Recognizer, Stream, live
+from speechrnn.runtime.reading import Reader
 from speechrnn.runtime.tensorflow import KerasRecognizer
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
 
@@ -76,7 +77,7 @@ class Recorded:
 
         state = {f"state_{i}": np.zeros(n, np.float32) for i, n in enumerate(state_shapes)}
         state |= {"carried": np.ones(spec.carried_samples, np.float32), "frame": np.int32(0)}
-        self.stream = Stream(spec, state, step, Endpoint())
+        self.stream = Stream(Reader(spec), state, step, Endpoint())
 
 
 STREAMING = [
@@ -248,7 +249,7 @@ def scripted(best, endpoint):
         return log_probs, state
 
     given_samples = [0]
-    stream = Stream(spec, {}, step, endpoint)
+    stream = Stream(Reader(spec), {}, step, endpoint)
 
     def feed(frames):
         count = frames * hop + (window - hop + 1 if given_samples[0] == 0 else 0)

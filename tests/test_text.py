@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from speechrnn.errors import TranscriptError
 from speechrnn.specs import AlphabetSpec, TextRules
-from speechrnn.text import Alphabet, frames_needed, normalise
+from speechrnn.text import NORMALISATION, Alphabet, frames_needed, normalise
 
 RULES = st.builds(
     TextRules,
@@ -78,3 +78,20 @@ def test_an_empty_transcript_is_refused():
 @pytest.mark.parametrize(("text", "frames"), [("", 0), ("abc", 3), ("aab", 4), ("aaa", 5)])
 def test_a_repeat_needs_a_frame_for_the_blank_between(text, frames):
     assert frames_needed([ord(char) for char in text]) == frames
+
+
+ODDITIES = "  Don’t STOP—now! Straße ﬁ e\u0301 x\u00ad\u200fy 3½€ «A»\tma\u200dn\nİ "
+GOLDEN = {  # version -> rules -> what is made of ODDITIES
+    1: {
+        ("NFC", "lower", "space"): "don't stop now straße \ufb01 \u00e9 xy 3½ a ma\u200dn i\u0307",
+        ("NFKC", "fold", "remove"): "don't stopnow strasse fi \u00e9 xy 312 a ma\u200dn i\u0307",
+        ("none", "keep", "keep"): "Don't STOP—now! Straße \ufb01 e\u0301 xy 3½€ «A» ma\u200dn İ",
+    }
+}
+
+
+def test_what_normalisation_gives_changes_with_its_version_alone():
+    found = {rules: normalise(ODDITIES, TextRules(*rules)) for rules in GOLDEN[1]}
+    assert found == GOLDEN.get(NORMALISATION), (
+        "normalise gives something else: raise text.NORMALISATION and add what it gives here"
+    )

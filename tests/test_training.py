@@ -20,8 +20,8 @@ from speechrnn.errors import ModelError, PreparedDataError, RecipeError, Trainin
 from speechrnn.recipe import TrainingSection
 from speechrnn.training import checkpoint, run, train
 from speechrnn.training.display import history
+from speechrnn.training.recogniser import RecogniserLearner
 from speechrnn.training.schedule import learning_rate
-from speechrnn.training.step import Learner
 
 
 def test_a_tiny_recogniser_learns_to_read_whistles(trained):
@@ -38,8 +38,8 @@ def test_the_saved_model_is_the_one_that_was_scored(trained, whistles):
     index = prepare(loaded)
     kept = run.load(trained)
     dev = Batches(loaded, recogniser_spec(loaded, index), index, "dev")
-    rates, _, _ = Learner(kept.model, kept.spec, loaded).validate(dev, dev.plain())
-    assert rates.wer == kept.card["dev"]["wer"]
+    score = RecogniserLearner(kept.model, kept.spec, loaded).validate(dev, dev.plain())
+    assert score.measures["wer"] == kept.card["dev"]["wer"]
 
 
 def test_tensorboard_gets_losses_and_gradient_norms_by_layer(trained):
@@ -139,7 +139,7 @@ def test_a_step_that_is_not_finite_changes_nothing(whistles, tmp_path):
     loaded = recipe.load(write_recipe(tmp_path, whistles))
     index = prepare(loaded, progress=False)
     spec = recogniser_spec(loaded, index)
-    learner = Learner(network.build(spec), spec, loaded)
+    learner = RecogniserLearner(network.build(spec), spec, loaded)
     batch = next(iter(Batches(loaded, spec, index, "train").epochs(0, 1)))
     before = learner.model.get_weights()
     bad = {**batch, "features": batch["features"] * np.nan}
@@ -152,7 +152,7 @@ def test_a_step_that_is_not_finite_changes_nothing(whistles, tmp_path):
 def test_a_shard_damaged_while_training_is_named(whistles, tmp_path, monkeypatch):
     loaded = recipe.load(write_recipe(tmp_path, whistles))
     index = prepare(loaded, progress=False)
-    monkeypatch.setattr("speechrnn.training.loop.prepare", lambda *_, **__: index)
+    monkeypatch.setattr("speechrnn.training.recogniser.prepare", lambda *_, **__: index)
     flip(index.root / "train-00000.tfrecord", position=5000)
     with pytest.raises(PreparedDataError, match=r"train-00000\.tfrecord"):
         train(loaded, quiet=True)

@@ -18,7 +18,7 @@ from rich.console import Console
 from speechrnn.errors import MissingExtra, SpeechRNNError
 
 if TYPE_CHECKING:
-    from speechrnn.recipe import Recipe
+    from speechrnn.recipe import LanguageRecipe, Recipe
 
 app = typer.Typer(
     name="speechrnn",
@@ -86,6 +86,12 @@ def load_recipe(path: Path, overrides: list[str] | None) -> Recipe:
     return recipe.load(path, overrides or [])
 
 
+def load_any_recipe(path: Path, overrides: list[str] | None) -> Recipe | LanguageRecipe:
+    from speechrnn import recipe
+
+    return recipe.load_any(path, overrides or [])
+
+
 def examples(*lines: str) -> str:
     """The end of a command's help; typer keeps paragraphs apart, and nothing else."""
     return "\n\n".join(["Examples:", *lines])
@@ -93,6 +99,11 @@ def examples(*lines: str) -> str:
 
 def needs_training_extra(feature: str, module: str) -> Any:
     """Import a module of the training side; names the extra where that is not installed."""
+    return needs_extra(feature, "train", module)
+
+
+def needs_extra(feature: str, extra: str, module: str) -> Any:
+    """Import a module that wants packages of an extra; names it where that is not installed."""
     import importlib
 
     try:
@@ -100,4 +111,4 @@ def needs_training_extra(feature: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "speechrnn":
             raise
-        raise MissingExtra(feature, "train") from error
+        raise MissingExtra(feature, extra) from error

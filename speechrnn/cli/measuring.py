@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,19 @@ from speechrnn.cli.app import (
     examples,
     needs_training_extra,
 )
+from speechrnn.cli.decoder import (
+    Beam,
+    DecoderFile,
+    Greedy,
+    Hotwords,
+    LexiconFile,
+    Lm,
+    LmWeight,
+    NeuralLm,
+    WordScore,
+    chosen,
+    tell_remarks,
+)
 from speechrnn.errors import DataError
 
 
@@ -24,12 +38,34 @@ from speechrnn.errors import DataError
     epilog=examples(
         "speechrnn evaluate runs/an4 data/an4/manifest.tsv --split dev",
         "speechrnn evaluate model.tflite mine.csv --json",
+        "speechrnn evaluate model.tflite mine.csv --beam 64 --lexicon words.txt --lm lm.arpa",
+        "speechrnn evaluate model.tflite mine.csv --by speaker --by duration",
+        "speechrnn evaluate model.tflite mine.csv --report out.html",
     )
 )
 def evaluate(
     model: ModelPath,
     manifest: ManifestPath,
     split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Rates by speaker, duration or a column; repeatable."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page of it, with the worst utterances, as HTML.")
+    ] = None,
+    decoder: DecoderFile = None,
+    beam: Beam = None,
+    lm: Lm = None,
+    lm_weight: LmWeight = None,
+    word_score: WordScore = None,
+    lexicon: LexiconFile = None,
+    neural_lm: NeuralLm = None,
+    hotword: Hotwords = None,
+    greedy: Greedy = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes that search; default: one a core.")
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option("--reliability", metavar="PNG", help="Draw how right sure words are."),
@@ -40,25 +76,52 @@ def evaluate(
 
     A manifest that names no splits is divided as the model's own was, so that --split dev means
     utterances that it was not trained on.
+
+    Without options of a beam search it takes the best label of each frame, or what `export
+    --decoder` put into the model.
     """
     from speechrnn.corpora import manifest as manifests
     from speechrnn.runtime import open_model
 
     evaluation = needs_training_extra("evaluating", "speechrnn.evaluation.evaluate")
-    recogniser = open_model(model)
+    settings = chosen(
+        decoder,
+        greedy,
+        hotword,
+        beam=beam,
+        lm=lm,
+        lm_weight=lm_weight,
+        word_score=word_score,
+        lexicon=lexicon,
+        neural_lm=neural_lm,
+    )
+    recogniser = open_model(model, decoder=settings)
+    tell_remarks(recogniser)
     utterances = manifests.read(manifest, recogniser.card.get("dev_fraction", 0.1))
     if split is not None:
         known = sorted({u.split for u in utterances})
         utterances = [u for u in utterances if u.split == split]
         if not utterances:
             raise DataError(f"{manifest} has no split {split!r}; it has {', '.join(known)}")
-    result = evaluation.evaluate(recogniser, utterances)
+    result = evaluation.evaluate(
+        recogniser, utterances, by=by or [], jobs=_jobs(jobs, recogniser.decoder is not None)
+    )
+    if report:
+        page = needs_training_extra("the report", "speechrnn.evaluation.report")
+        title = f"{model.name} on {manifest.name}" + (f", {split}" if split else "")
+        with console.status("writing the report"):
+            page.write_report(result, utterances, recogniser, report, title)
     if picture is not None and result.confidence is not None:
         calibration = needs_training_extra("evaluating", "speechrnn.evaluation.calibration")
         calibration.plot(result.confidence, picture)
-    answer(result.to_dict(), result.table(), as_json)
+    answer(result.to_dict(), result.table(by or []), as_json)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")
+
+
+def _jobs(wanted: int | None, searches: bool) -> int:
+    """Without a search there is nothing to divide."""
+    return (wanted or len(os.sched_getaffinity(0))) if searches else 1
 
 
 @app.command(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +13,17 @@ from speechrnn.cli.app import (
     app,
     console,
     examples,
+    load_any_recipe,
     load_recipe,
     needs_training_extra,
 )
+from speechrnn.cli.decoder import DecoderFile
+from speechrnn.decoding import carried
 from speechrnn.errors import DataError
+
+if TYPE_CHECKING:
+    from speechrnn.decoding.settings import DecoderSettings
+    from speechrnn.specs import RecogniserSpec
 
 
 @app.command(
@@ -55,6 +62,7 @@ def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
     epilog=examples(
         "speechrnn train configs/an4.yaml",
         "speechrnn train configs/an4.yaml data.manifest=mine.csv output=runs/mine",
+        "speechrnn train configs/char_lm.yaml data.manifest=mine.csv output=runs/mine_lm",
     )
 )
 def train(
@@ -64,15 +72,22 @@ def train(
 ) -> None:
     """Train a recipe; the result is its output, a run directory.
 
-    Prepares the corpus where that is not done, and goes on from the last checkpoint where
+    The recipe is that of a recogniser, or of a language model (configs/char_lm.yaml). Prepares the
+    corpus where that is not done, and goes on from the last checkpoint where
     there is one.
     """
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_any_recipe(recipe, overrides)
     needs_training_extra("training", "speechrnn.training.threads").configure(
         loaded.training.threads
     )
     card = needs_training_extra("training", "speechrnn.training").train(loaded, quiet=quiet)
-    print(f"{loaded.output}: dev WER {card['dev']['wer']:.1%} after epoch {card['epoch']}")
+    found = card["dev"]
+    result = (
+        f"WER {found['wer']:.1%}"
+        if "wer" in found
+        else f"{found['bits_per_character']:.3f} bits a character"
+    )
+    print(f"{loaded.output}: dev {result} after epoch {card['epoch']}")
 
 
 @app.command(
@@ -81,6 +96,7 @@ def train(
         "speechrnn export runs/an4 an4-float32.tflite --precision float32",
         "speechrnn export runs/an4 live.tflite --chunk 16 --right-context 16",
         "speechrnn export runs/an4 an4-fused.tflite --lowering fused",
+        "speechrnn export runs/an4 an4.tflite --decoder decoder.json",
         "speechrnn export runs/an4 served --format savedmodel",
     )
 )
@@ -104,6 +120,7 @@ def export(
     right_context: Annotated[
         int, typer.Option(min=0, help="With --chunk: output frames that it reads behind a chunk.")
     ] = 0,
+    decoder: DecoderFile = None,
     lowering: Annotated[
         str,
         typer.Option(
@@ -117,6 +134,9 @@ def export(
     Nothing is written that does not compute what the trained model computes, on generated sounds
     and on the run's own dev recordings; the report is saved beside it. A SavedModel goes into a
     numbered folder, OUT/1 at first, as TensorFlow Serving wants it.
+
+    With --decoder the model carries the settings of a beam search with its lexicon and language
+    model, and transcribe and evaluate use them.
     """
     if form not in ("tflite", "savedmodel"):
         raise typer.BadParameter(f"{form!r}; choose tflite or savedmodel", param_hint="--format")
@@ -135,7 +155,10 @@ def export(
             from speechrnn.export.chunked import in_chunks
 
             trained = in_chunks(trained, chunk, right_context, recordings)
-        model = trained.model, trained.spec, trained.card
+        card = trained.card
+        if decoder is not None:
+            card = {**card, carried.KEY: carried.pack(_usable(decoder, trained.spec))}
+        model = trained.model, trained.spec, card
         if form == "savedmodel":
             from speechrnn.export.savedmodel import export_savedmodel
 
@@ -146,3 +169,14 @@ def export(
             report = export_tflite(*model, out, precision, recordings=recordings, lowering=lowering)
     console.print(report.summary(), markup=False, highlight=False)
     print(report.path)
+
+
+def _usable(decoder: Path, spec: RecogniserSpec) -> DecoderSettings:
+    """The settings of a file, once a search with this model's alphabet could be set up."""
+    from speechrnn.decoding import settings
+    from speechrnn.decoding.beam import BeamDecoder
+    from speechrnn.text import Alphabet
+
+    found = settings.load(decoder)
+    BeamDecoder(Alphabet(spec.alphabet), found)
+    return found

@@ -16,6 +16,19 @@ from rich.text import Text
 
 from speechrnn.cli import formats
 from speechrnn.cli.app import SHORT_WAIT, Json, answer, app, complain, console, examples
+from speechrnn.cli.decoder import (
+    Beam,
+    DecoderFile,
+    Greedy,
+    Hotwords,
+    LexiconFile,
+    Lm,
+    LmWeight,
+    NeuralLm,
+    WordScore,
+    chosen,
+    tell_remarks,
+)
 from speechrnn.errors import DataError
 
 
@@ -23,6 +36,7 @@ from speechrnn.errors import DataError
     epilog=examples(
         "speechrnn transcribe hello.wav",
         "speechrnn transcribe calls/a.mp3 calls/b.flac --model model.tflite --json",
+        "speechrnn transcribe call.wav --lexicon words.txt --lm lm.arpa --hotword 'ada lovelace'",
         "speechrnn transcribe a.mp3 b.mp3 --model model.tflite --format srt --output subtitles",
         "speechrnn transcribe --stream --microphone --model live.tflite",
         "arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe - --stream --model live.tflite",
@@ -49,6 +63,15 @@ def transcribe(
     device: Annotated[
         str | None, typer.Option(help="Which microphone; default: the system's.")
     ] = None,
+    decoder: DecoderFile = None,
+    beam: Beam = None,
+    lm: Lm = None,
+    lm_weight: LmWeight = None,
+    word_score: WordScore = None,
+    lexicon: LexiconFile = None,
+    neural_lm: NeuralLm = None,
+    hotword: Hotwords = None,
+    greedy: Greedy = False,
     form: formats.Form = None,
     output: formats.Folder = None,
     as_json: Json = False,
@@ -67,12 +90,24 @@ def transcribe(
 
     recordings = recordings or []
     _check_sources(recordings, stream, microphone, device)
+    settings = chosen(
+        decoder,
+        greedy,
+        hotword,
+        beam=beam,
+        lm=lm,
+        lm_weight=lm_weight,
+        word_score=word_score,
+        lexicon=lexicon,
+        neural_lm=neural_lm,
+    )
     form = formats.chosen(form, as_json)
     formats.check_files(form, output, recordings)
     if stream and (form in formats.SUBTITLES or output is not None):
         raise typer.BadParameter("subtitles and files need whole recordings", param_hint="--stream")
     as_json = form == "json"
-    recogniser = open_model(model or default_model(), reject)
+    recogniser = open_model(model or default_model(), reject, settings)
+    tell_remarks(recogniser)
     if microphone:
         _transcribe_microphone(recogniser, device, timestamps, as_json)
         return

@@ -9,13 +9,16 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from speechrnn.errors import ManifestError
 from speechrnn.files import write_atomically
+
+SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")  # what a manifest is told by among other files
 
 # Column names in order of preference; upper and lower case are the same.
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -33,13 +36,20 @@ _REQUIRED = ("path", "text")
 _COLUMNS = ("utterance_id", "path", "text", "split", "speaker", "duration_s")
 
 
+_Row = tuple[int, dict[str, str], dict[str, str]]  # line; fields under our names; the others
+
+
 class _UnquotedTSV(csv.excel_tab):
     quoting = csv.QUOTE_NONE
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording and what is said in it. ``line`` is where its manifest lists it, from 1."""
+    """One recording and what is said in it. ``line`` is where its manifest lists it, from 1.
+
+    ``columns`` are the manifest's other fields that are not empty, by name; they describe, and
+    change nothing of what is prepared or learned.
+    """
 
     utterance_id: str
     path: Path
@@ -48,6 +58,7 @@ class Utterance:
     speaker: str = ""
     duration_s: float | None = None
     line: int = 0
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def read(path: str | os.PathLike[str], dev_fraction: float = 0.1) -> list[Utterance]:
@@ -66,8 +77,7 @@ def read(path: str | os.PathLike[str], dev_fraction: float = 0.1) -> list[Uttera
         ManifestError: no such file, not UTF-8, empty, columns missing, a malformed row.
     """
     path = Path(path)
-    rows = _rows(_content(path), path)
-    utterances = [_utterance(fields, line, path) for line, fields in rows]
+    utterances = [_utterance(row, path) for row in _rows(_content(path), path)]
     if not utterances:
         raise ManifestError(f"{path} lists no utterance; add one a line")
     return _with_splits(utterances, dev_fraction)
@@ -82,7 +92,9 @@ def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.parent.resolve()
-    rows = ["\t".join(_COLUMNS)]
+    utterances = list(utterances)
+    others = list(dict.fromkeys(name for utterance in utterances for name in utterance.columns))
+    rows = ["\t".join([*_COLUMNS, *map(_clean, others)])]
     for utterance in utterances:
         relative = Path(os.path.relpath(utterance.path.resolve(), folder)).as_posix()
         if re.search(r"[\t\r\n]", relative):
@@ -90,7 +102,8 @@ def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None
         seconds = "" if utterance.duration_s is None else f"{utterance.duration_s:.4f}"
         name, text = _clean(utterance.utterance_id), _clean(utterance.text)
         fields = (name, relative, text, utterance.split, _clean(utterance.speaker), seconds)
-        rows.append("\t".join(fields))
+        rest = [_clean(utterance.columns.get(name, "")) for name in others]
+        rows.append("\t".join([*fields, *rest]))
     write_atomically(path, ("\n".join(rows) + "\n").encode())
 
 
@@ -122,14 +135,14 @@ def _content(path: Path) -> str:
         raise ManifestError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
 
 
-def _rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, fields under our names) of every row that is not blank."""
+def _rows(content: str, path: Path) -> Iterator[_Row]:
+    """Every row that is not blank."""
     if content.lstrip()[:1] == "{":
         return _json_rows(content, path)
     return _table_rows(content, path)
 
 
-def _json_rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(content: str, path: Path) -> Iterator[_Row]:
     for line, text in enumerate(content.split("\n"), start=1):
         if not text.strip():
             continue
@@ -140,14 +153,27 @@ def _json_rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]
         if not isinstance(row, dict):
             raise ManifestError(f"{path}, line {line} is no JSON object; write one a line")
         columns = _columns(list(row), f"{path}, line {line}")
-        yield line, {ours: _plain(row[theirs]) for ours, theirs in columns.items()}
+        fields = {name: _plain(value) for name, value in row.items()}
+        nested = {name for name, value in row.items() if isinstance(value, list | dict)}
+        yield line, *_sorted_out(fields, columns, nested)
 
 
 def _plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _table_rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _sorted_out(
+    fields: Mapping[str, str], columns: Mapping[str, str], without: Iterable[str] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
+    """A row's fields under our names, and the others that say something, except ``without``."""
+    ours = {name: fields.get(theirs, "") for name, theirs in columns.items()}
+    rest = fields.keys() - set(columns.values()) - set(without) - {""}
+    # Values repeat from row to row: interned, a million rows hold one copy.
+    others = {name: sys.intern(_clean(fields[name])) for name in fields if name in rest}
+    return ours, {name: value for name, value in others.items() if value}
+
+
+def _table_rows(content: str, path: Path) -> Iterator[_Row]:
     header = next((line for line in content.splitlines() if line.strip()), "")
     delimiter = max("\t,;", key=header.count)
     dialect = _UnquotedTSV if delimiter == "\t" else csv.excel
@@ -168,10 +194,7 @@ def _table_rows(content: str, path: Path) -> Iterator[tuple[int, dict[str, str]]
                     "column names; quote (CSV) or replace (TSV) the separator inside a field"
                 )
             fields = dict(zip(names, row, strict=False))
-            yield (
-                reader.line_num,
-                {ours: fields.get(theirs, "") for ours, theirs in columns.items()},
-            )
+            yield reader.line_num, *_sorted_out(fields, columns)
     except csv.Error as error:
         raise ManifestError(f"{path}, line {reader.line_num}: {error}") from error
     if not names:
@@ -196,7 +219,8 @@ def _columns(found: Sequence[str], where: str) -> dict[str, str]:
     return columns
 
 
-def _utterance(fields: Mapping[str, str], line: int, manifest: Path) -> Utterance:
+def _utterance(row: _Row, manifest: Path) -> Utterance:
+    line, fields, others = row
     values = {name: _clean(value) for name, value in fields.items() if name != "path"}
     written = fields["path"].strip()
     where = f"{manifest}, line {line}"
@@ -213,9 +237,10 @@ def _utterance(fields: Mapping[str, str], line: int, manifest: Path) -> Utteranc
         speaker=values.get("speaker", ""),
         duration_s=_seconds(values.get("duration_s", ""), where),
         line=line,
+        columns=others,
     )
     try:
-        "".join((*values.values(), written)).encode()
+        "".join((*values.values(), *others, *others.values(), written)).encode()
     except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
         raise ManifestError(f"{where} is not valid Unicode: {error}") from error
     return utterance

@@ -68,6 +68,20 @@ class Batches:
                 f"first {infeasible[0]}; prepare again with this recipe"
             )
 
+    unit = "audio_seconds"
+
+    def amount(self, batch: Batch) -> float:
+        """Seconds of audio in a batch."""
+        return float(tf.reduce_sum(batch["samples"])) / self.index.sample_rate
+
+    def names(self, batch: Batch) -> list[str]:
+        """The ids of a batch's utterances."""
+        return [self.rows[i].utterance_id for i in batch["utterances"].numpy()]
+
+    def verify(self) -> None:
+        """Raise PreparedDataError, naming the shard, if one is damaged."""
+        self.index.verify()
+
     def plan(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, as positions in ``rows``."""
         return epoch_plan(

@@ -60,19 +60,25 @@ def greedy(log_probs: np.ndarray, alphabet: Alphabet) -> Hypothesis:
     Raises:
         ModelError: the columns are not the alphabet's labels, or a value is NaN or positive.
     """
-    _check(log_probs, alphabet)
-    if len(log_probs) == 0:
+    check(log_probs, alphabet)
+    return along(log_probs.argmax(axis=1), log_probs, alphabet)
+
+
+def along(path: np.ndarray, log_probs: np.ndarray, alphabet: Alphabet) -> Hypothesis:
+    """A label for each frame, (frames,) integers -> what they write: repeats collapsed, blanks
+    dropped. The confidence is as in ``greedy``."""
+    if len(path) == 0:
         return Hypothesis(text="", tokens=(), confidence=1.0)
-    best = log_probs.argmax(axis=1)
-    edges = np.flatnonzero(np.diff(best, prepend=-1, append=-1))  # where runs start, and the end
-    peaks = np.exp(np.maximum.reduceat(log_probs.max(axis=1), edges[:-1]))
+    edges = np.flatnonzero(np.diff(path, prepend=-1, append=-1))  # where runs start, and the end
+    logs = log_probs[np.arange(len(path)), path]
+    peaks = np.exp(np.maximum.reduceat(logs, edges[:-1]))
     # From a list: CPython makes a generator's tuple too large, and when the shrunk one is freed
     # keeps its memory, call after call, until 2,000 of its length are kept.
     tokens = tuple(
         [
             Token(alphabet.spec.symbols[label - 1], int(label), int(start), int(end), float(peak))
             for start, end, peak, label in zip(
-                edges[:-1], edges[1:], peaks, best[edges[:-1]], strict=True
+                edges[:-1], edges[1:], peaks, path[edges[:-1]], strict=True
             )
             if label != BLANK
         ]
@@ -97,7 +103,8 @@ def _mean(tokens: tuple[Token, ...] | list[Token]) -> float:
     return sum(token.probability for token in tokens) / len(tokens)
 
 
-def _check(log_probs: np.ndarray, alphabet: Alphabet) -> None:
+def check(log_probs: np.ndarray, alphabet: Alphabet) -> None:
+    """Raise ModelError unless these are (frames, alphabet size) natural-log posteriors."""
     labels = alphabet.spec.size
     if log_probs.ndim != 2 or log_probs.shape[1] != labels:
         raise ModelError(

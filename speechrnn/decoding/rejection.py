@@ -7,6 +7,7 @@ unsure it is of each symbol it writes; see ``doubt``.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,8 +114,7 @@ def without_noise(
 
     Where nothing is left the confidence is that of silence, as ``greedy`` has it.
     """
-    pause = rejection.pause_s / seconds_per_frame
-    parts = stretches(heard.tokens, pause)
+    parts = stretches(heard.tokens, rejection.pause_s / seconds_per_frame)
     noise = [part for part in parts if doubt(log_probs, part) > rejection.most_doubt]
     if not noise:
         return heard, 0
@@ -126,3 +126,26 @@ def without_noise(
     left = Hypothesis("", tokens, confidence)
     text = " ".join(word.text for word in left.words)
     return dataclasses.replace(left, text=text), len(noise)
+
+
+def silenced(
+    heard: Hypothesis, log_probs: np.ndarray, rejection: Rejection, seconds_per_frame: float
+) -> tuple[np.ndarray, int]:
+    """(frames, labels) log_probs in which nothing but the blank can be heard where ``greedy`` of
+    them is taken for noise, and how many stretches that is."""
+    parts = stretches(heard.tokens, rejection.pause_s / seconds_per_frame)
+    spans = [(part[0].start_frame, part[-1].end_frame) for part in parts]
+    # Up to the middle of the pause on either side: noise goes on where no symbol is best.
+    inner = [(before[1] + after[0]) // 2 for before, after in itertools.pairwise(spans)]
+    edges = [0, *inner, len(log_probs)]
+    noise = [
+        slice(edges[number], edges[number + 1])
+        for number, part in enumerate(parts)
+        if doubt(log_probs, part) > rejection.most_doubt
+    ]
+    if noise:
+        log_probs = log_probs.copy()
+    for frames in noise:
+        log_probs[frames] = -np.inf
+        log_probs[frames, BLANK] = 0
+    return log_probs, len(noise)

@@ -11,16 +11,15 @@ from typing import Any, Literal
 import numpy as np
 
 from speechrnn.errors import MissingExtra, ScoringError
+from speechrnn.evaluation import bootstrap
+from speechrnn.evaluation.alignment import Edit, align_words
 from speechrnn.specs import TextRules
-from speechrnn.text import normalise
+from speechrnn.text import NORMALISATION, normalise
 
 try:
     import jiwer
 except ImportError as error:  # the device side scores nothing
     raise MissingExtra("scoring", "train") from error
-
-RESAMPLES = 2000  # a bound of the interval then moves by 0.06 standard errors with the seed
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,11 @@ class UtteranceScore:
         """The word edit distance."""
         return self.substitutions + self.deletions + self.insertions
 
+    @property
+    def alignment(self) -> tuple[Edit, ...]:
+        """Word by word, with as many edits of each kind as are counted here."""
+        return align_words([self.reference], [self.hypothesis])[0]
+
 
 @dataclass(frozen=True)
 class ErrorRates:
@@ -52,6 +56,11 @@ class ErrorRates:
     a long one weighs more; ``cer`` likewise. References without any word give 0.0 if nothing
     was inserted either, and otherwise infinity, which ``to_dict`` writes as None.
 
+    ``mer`` and ``wil`` stay within 0 and 1 however much is inserted (Morris, Maier and Green,
+    Interspeech 2004). ``mer`` is the share of the alignment's places that are wrong. ``wil`` is
+    1 - hits / words * hits / hypothesis words, the share of information that is lost; 0.0
+    where neither side has a word.
+
     ``wer_ci95`` is the percentile bootstrap interval of ``wer`` over ``units`` groups or
     utterances. It says what other speakers like these would give, not another training run;
     with few groups (below 10, say) it is too narrow; a single unit makes it a point.
@@ -59,6 +68,8 @@ class ErrorRates:
 
     wer: float
     cer: float
+    mer: float
+    wil: float
     wer_ci95: tuple[float, float]
     resampled: Literal["groups", "utterances"]
     units: int
@@ -84,12 +95,13 @@ class ErrorRates:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, with ``rules`` as ``normalisation``; infinity becomes None."""
+        """Plain data for JSON, with ``rules`` and their version as ``normalisation``; infinity
+        becomes None."""
         data = dataclasses.asdict(self)
-        data["normalisation"] = data.pop("rules")
+        data["normalisation"] = {"version": NORMALISATION, **data.pop("rules")}
         data["scores"] = data.pop("scores")  # the long list last, for whoever reads the file
-        data["wer"], data["cer"] = _finite(self.wer), _finite(self.cer)
-        data["wer_ci95"] = [_finite(bound) for bound in self.wer_ci95]
+        data["wer"], data["cer"] = finite(self.wer), finite(self.cer)
+        data["wer_ci95"] = [finite(bound) for bound in self.wer_ci95]
         return data
 
     def table(self) -> str:
@@ -104,6 +116,7 @@ class ErrorRates:
             [
                 f"WER {100 * self.wer:6.2f} %  ({spread})",
                 f"CER {100 * self.cer:6.2f} %",
+                f"MER {100 * self.mer:6.2f} %, WIL {100 * self.wil:.2f} %",
                 f"{self.utterances} utterances, {self.words} words: {self.hits} right, "
                 f"{self.substitutions} substituted, {self.deletions} deleted, "
                 f"{self.insertions} inserted",
@@ -163,24 +176,34 @@ def _totals(scores: tuple[UtteranceScore, ...], rules: TextRules) -> ErrorRates:
     def total(name: str) -> int:
         return sum(getattr(item, name) for item in scores)
 
-    units, resampled = _units(scores)
+    units, resampled = resampling_units(scores)
+    words, insertions = total("words"), total("insertions")
+    hits = words - total("substitutions") - total("deletions")
     return ErrorRates(
-        wer=_rate(total("errors"), total("words")),
-        cer=_rate(total("character_errors"), total("characters")),
-        wer_ci95=_interval(units),
+        wer=rate(total("errors"), words),
+        cer=rate(total("character_errors"), total("characters")),
+        mer=rate(total("errors"), words + insertions),
+        wil=_information_lost(hits, words, words - total("deletions") + insertions),
+        wer_ci95=bootstrap.interval(units),
         resampled=resampled,
         units=len(units),
         utterances=len(scores),
-        words=total("words"),
-        hits=total("words") - total("substitutions") - total("deletions"),
+        words=words,
+        hits=hits,
         substitutions=total("substitutions"),
         deletions=total("deletions"),
-        insertions=total("insertions"),
+        insertions=insertions,
         characters=total("characters"),
         character_errors=total("character_errors"),
         rules=rules,
         scores=scores,
     )
+
+
+def _information_lost(hits: int, said: int, heard: int) -> float:
+    if said == heard == 0:
+        return 0.0
+    return 1 - hits / said * hits / heard if hits else 1.0
 
 
 def _edits(alignment: Sequence[jiwer.AlignmentChunk]) -> tuple[int, int, int]:
@@ -193,7 +216,7 @@ def _edits(alignment: Sequence[jiwer.AlignmentChunk]) -> tuple[int, int, int]:
     return count["substitute"], count["delete"], count["insert"]
 
 
-def _units(
+def resampling_units(
     scores: Sequence[UtteranceScore],
 ) -> tuple[np.ndarray, Literal["groups", "utterances"]]:
     """What is resampled: (units, 2) integers, the word errors and words of each."""
@@ -207,25 +230,15 @@ def _units(
     return np.array([[item.errors, item.words] for item in scores]), "utterances"
 
 
-def _interval(units: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap of errors / words (Bisani and Ney, ICASSP 2004)."""
-    rng = np.random.default_rng(SEED)
-    totals = [
-        units[rng.integers(len(units), size=len(units))].sum(axis=0) for _ in range(RESAMPLES)
-    ]
-    rates = [_rate(errors, words) for errors, words in totals]
-    # "nearest" never interpolates: between infinities that would give NaN
-    low, high = np.quantile(rates, [0.025, 0.975], method="nearest")
-    return float(low), float(high)
-
-
-def _rate(errors: int, length: int) -> float:
+def rate(errors: int, length: int) -> float:
+    """errors / length; infinite for errors in nothing, 0.0 for none in nothing."""
     if length == 0:
         return math.inf if errors else 0.0
     return float(errors / length)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """JSON has no infinity."""
     return value if math.isfinite(value) else None
 
 

@@ -73,7 +73,8 @@ def export_tflite(
         content = container.pack(flatbuffer, spec, card)
         candidate = Path(folder) / "candidate.tflite"
         candidate.write_bytes(content)
-        exported, reference = Recognizer(candidate), KerasRecognizer(model, spec, card)
+        exported = Recognizer(candidate, decoder=None)
+        reference = KerasRecognizer(model, spec, card)
         entries = {**_rejection(exported, recordings), **habits(exported, recordings)}
         if entries:
             content = container.with_card(candidate, **entries)

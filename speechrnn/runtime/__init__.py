@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from speechrnn.errors import ModelError
-from speechrnn.runtime.recognizer import BaseRecognizer, Recognizer
+from speechrnn.runtime.recognizer import BaseRecognizer, Decoder, Recognizer
 from speechrnn.runtime.results import Aligned, TimedSymbol, TimedWord, Transcript
 from speechrnn.runtime.streaming import Endpoint, Heard, Stream
 from speechrnn.runtime.windows import Windows
@@ -33,7 +33,9 @@ __all__ = [
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def open_model(path: str | Path, reject: bool = True) -> BaseRecognizer:
+def open_model(
+    path: str | Path, reject: bool = True, decoder: Decoder = "carried"
+) -> BaseRecognizer:
     """MODEL, as the commands take it -> a recogniser.
 
     A run directory, a SavedModel directory or a ``.tflite`` file; only the last works without
@@ -41,14 +43,17 @@ def open_model(path: str | Path, reject: bool = True) -> BaseRecognizer:
 
     Args:
         reject: leave out what the model's card says is noise.
+        decoder: settings of a beam search; "carried": those in the model, where it has any; None:
+            the best label of each frame.
 
     Raises:
         ModelError: none of these, or a damaged one.
-        MissingExtra: TensorFlow is needed and absent.
+        MissingExtra: TensorFlow is needed and absent, or flashlight-text.
     """
     recogniser = _opened(Path(path))
     if not reject:
         recogniser.rejection = None
+    recogniser.decode_with(decoder)
     return recogniser
 
 
@@ -73,7 +78,7 @@ def _opened(path: Path) -> BaseRecognizer:
             f"there is no model at {path}; give a run directory, a SavedModel directory or a "
             ".tflite file"
         )
-    return Recognizer(path)
+    return Recognizer(path, decoder=None)
 
 
 def saved_model_folder(path: Path) -> Path | None:

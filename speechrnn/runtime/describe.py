@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from speechrnn.corpora import manifest
+from speechrnn.decoding import carried
+from speechrnn.files import LANGUAGE_MODEL, MODEL, read_run
+from speechrnn.language import CharacterLMSpec
 from speechrnn.runtime import BaseRecognizer, open_model
 from speechrnn.runtime.benchmark import size_of
-
-MANIFEST_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -21,9 +22,13 @@ def describe(path: str | Path) -> dict[str, Any]:
         ModelError: no model, or a damaged one.
     """
     path = Path(path)
-    if path.suffix.lower() in MANIFEST_SUFFIXES:
+    if path.suffix.lower() in manifest.SUFFIXES:
         return _manifest(path)
-    return _model(path, open_model(path))
+    if (path / MODEL).is_file():
+        description, _ = read_run(path)
+        if description["kind"] == LANGUAGE_MODEL:
+            return _language_model(path, description)
+    return _model(path, open_model(path, decoder=None))
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -37,6 +42,21 @@ def _manifest(path: Path) -> dict[str, Any]:
         facts[f"split {split}"] = f"{count} utterances, {len(speakers)} speakers{hours}"
     facts["words"] = len({word for u in utterances for word in u.text.split()})
     return facts
+
+
+def _language_model(path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    spec = CharacterLMSpec.from_dict(description["spec"])
+    return {
+        "kind": LANGUAGE_MODEL,
+        "path": str(path),
+        "size_bytes": size_of(path),
+        "alphabet": "".join(spec.alphabet.symbols),
+        "cell": spec.model.cell,
+        "layers": spec.model.layers,
+        "units": spec.model.units,
+        "embedding": spec.model.embedding,
+        **description["card"],
+    }
 
 
 def _model(path: Path, recogniser: BaseRecognizer) -> dict[str, Any]:
@@ -54,4 +74,12 @@ def _model(path: Path, recogniser: BaseRecognizer) -> dict[str, Any]:
         "sample_rate": spec.features.sample_rate,
         "ms_per_output_frame": 1000 * spec.seconds_per_output_frame,
         **recogniser.card,
+        **_shown(recogniser.card),
     }
+
+
+def _shown(card: dict[str, Any]) -> dict[str, Any]:
+    """A card without the files in it."""
+    if carried.KEY not in card:
+        return card
+    return {**card, carried.KEY: carried.summary(card[carried.KEY])}

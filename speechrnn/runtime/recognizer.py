@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from speechrnn import audio
+from speechrnn.decoding import carried
 from speechrnn.decoding.alignment import align
-from speechrnn.decoding.greedy import Hypothesis, greedy
 from speechrnn.decoding.pauses import Loudness
-from speechrnn.decoding.rejection import Rejection, without_noise
+from speechrnn.decoding.rejection import Rejection
+from speechrnn.decoding.settings import DecoderSettings
 from speechrnn.errors import ModelError
 from speechrnn.runtime import container
-from speechrnn.runtime.results import (
-    Aligned,
-    Habits,
-    TimedWord,
-    Transcript,
-    confidence_of,
-    timed_words,
-)
+from speechrnn.runtime.reading import Listened, Reader
+from speechrnn.runtime.results import Aligned, Habits, Transcript
 from speechrnn.runtime.streaming import Endpoint, State, Stream
 from speechrnn.runtime.waveform import checked_blocks
 from speechrnn.runtime.windows import Windows, beginning, cut, of_length
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import Alphabet
 
+if TYPE_CHECKING:
+    from speechrnn.decoding.beam import BeamDecoder
+
 Progress = Callable[[float], None]
-
-
-@dataclass(frozen=True)
-class Listened:
-    """A recording once it was computed: (frames, labels) log_probs, (pauses, 2) seconds."""
-
-    log_probs: np.ndarray
-    pauses: np.ndarray
-    duration_s: float
+Decoder = DecoderSettings | Literal["carried"] | None  # see ``BaseRecognizer.decode_with``
 
 
 class BaseRecognizer(ABC):
@@ -52,7 +44,8 @@ class BaseRecognizer(ABC):
     ``kind`` names the form; ``spec`` and ``card`` describe the model, ``alphabet`` reads its
     labels. ``windows`` says from which length on a recording is computed in parts; ``rejection``
     which stretches are taken for noise, from the card: None rejects nothing; ``habits`` what the
-    card knows of the model's times and confidences.
+    card knows of the model's times and confidences; ``decoder`` a beam search, None for the best
+    label of each frame.
     """
 
     kind: ClassVar[str]
@@ -65,6 +58,32 @@ class BaseRecognizer(ABC):
         rejection = card.get("rejection")
         self.rejection = rejection and Rejection.from_dict(rejection)
         self.habits = Habits.of(card)
+        self.decoder: BeamDecoder | None = None
+
+    @property
+    def reader(self) -> Reader:
+        """What this recogniser does behind the network."""
+        return Reader(self.spec, self.rejection, self.habits, self.decoder)
+
+    def decode_with(self, decoder: Decoder) -> None:
+        """Search with these settings from now on; "carried": with those in the model's card, if it
+        has any; None: take the best label of each frame.
+
+        Raises:
+            MissingExtra: the extra [decode] is not installed.
+            DataError, ModelError, UsageError: settings or files that cannot be used.
+        """
+        if decoder is None or (decoder == "carried" and carried.KEY not in self.card):
+            self.decoder = None
+            return
+        from speechrnn.decoding.beam import BeamDecoder
+
+        if decoder == "carried":
+            # For as long as this recogniser: other processes read the files again.
+            folder = tempfile.mkdtemp(prefix="speechrnn-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            decoder = carried.unpack(self.card[carried.KEY], folder, f"this {self.kind}")
+        self.decoder = BeamDecoder(self.alphabet, decoder)
 
     @property
     def streams(self) -> bool:
@@ -85,21 +104,7 @@ class BaseRecognizer(ABC):
         Raises:
             AudioError: the recording or the waveform cannot be used.
         """
-        listened = self._listen(source, progress)
-        log_probs = listened.log_probs
-        heard, rejected = greedy(log_probs, self.alphabet), 0
-        if self.rejection:
-            frame = self.spec.seconds_per_output_frame
-            heard, rejected = without_noise(heard, log_probs, self.rejection, frame)
-        words = self._timed(heard, listened)
-        return Transcript(
-            text=heard.text,
-            words=words,
-            confidence=confidence_of(heard, words, self.habits),
-            duration_s=listened.duration_s,
-            log_probs=log_probs,
-            rejected=rejected,
-        )
+        return self.reader.transcript(self.listen(source, progress))
 
     def align(
         self, source: np.ndarray | str | Path, text: str, progress: Progress | None = None
@@ -112,19 +117,14 @@ class BaseRecognizer(ABC):
                 than the recording has time for.
         """
         labels = self.alphabet.encode(text)
-        listened = self._listen(source, progress)
+        listened = self.listen(source, progress)
         found = align(listened.log_probs, labels)
         heard = found.hypothesis(self.alphabet)
-        return Aligned(
-            heard.text, self._timed(heard, listened), found.mismatch, listened.duration_s
-        )
+        words = self.reader.words(heard, listened)
+        return Aligned(heard.text, words, found.mismatch, listened.duration_s)
 
-    def _timed(self, heard: Hypothesis, listened: Listened) -> tuple[TimedWord, ...]:
-        return timed_words(
-            heard, self.spec, listened.duration_s, habits=self.habits, pauses=listened.pauses
-        )
-
-    def _listen(self, source: np.ndarray | str | Path, progress: Progress | None) -> Listened:
+    def listen(self, source: np.ndarray | str | Path, progress: Progress | None = None) -> Listened:
+        """A recording, as ``transcribe`` takes it -> what ``reader`` makes its transcript of."""
         rate = self.spec.features.sample_rate
         given = audio.blocks(source, rate) if isinstance(source, str | Path) else iter([source])
         loudness = Loudness(rate)
@@ -215,18 +215,21 @@ class Recognizer(BaseRecognizer):
 
     Args:
         reject: leave out what the model's card says is noise, see ``rejection``.
+        decoder: see ``decode_with``.
 
     Raises:
         ModelError: the file is missing, foreign or damaged.
+        MissingExtra: the file carries a beam search, and the extra [decode] is not installed.
     """
 
     kind = "tflite"
 
-    def __init__(self, path: str | Path, reject: bool = True):
+    def __init__(self, path: str | Path, reject: bool = True, decoder: Decoder = "carried"):
         loaded = container.read(path)
         super().__init__(loaded.spec, loaded.card)
         if not reject:
             self.rejection = None
+        self.decode_with(decoder)
         # The fused LSTM goes on where the last call ended.
         self._keeps_state = loaded.card.get("lowering") == "fused"
         try:
@@ -265,14 +268,7 @@ class Recognizer(BaseRecognizer):
     def stream(self, endpoint: Endpoint | None = None) -> Stream:
         if self._step is None:
             return super().stream(endpoint)
-        return Stream(
-            self.spec,
-            self._first_state(),
-            self._stepped,
-            endpoint or Endpoint(),
-            self.rejection,
-            self.habits,
-        )
+        return Stream(self.reader, self._first_state(), self._stepped, endpoint or Endpoint())
 
     def _first_state(self) -> State:
         inputs = self._step.get_input_details()

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speechrnn.decoding.greedy import greedy
 from speechrnn.decoding.pauses import Loudness
-from speechrnn.decoding.rejection import Rejection, without_noise
-from speechrnn.runtime.results import RAW, Habits, TimedWord, confidence_of, timed_words
+from speechrnn.runtime.reading import Listened, Reader
+from speechrnn.runtime.results import TimedWord, confidence_of
 from speechrnn.runtime.waveform import checked_waveform
-from speechrnn.specs import RecogniserSpec
-from speechrnn.text import BLANK, Alphabet
+from speechrnn.text import BLANK
 
 # One step of the model: (waveform, first call's or returned state, whether nothing follows) ->
 # log_probs, state.
@@ -61,17 +59,15 @@ class Stream:
 
     def __init__(
         self,
-        spec: RecogniserSpec,
+        reader: Reader,
         state: State,
         step: Step,
         endpoint: Endpoint,
-        rejection: Rejection | None = None,
-        habits: Habits = RAW,
     ):
-        self._spec, self._state, self._step, self._endpoint = spec, state, step, endpoint
-        self._rejection, self._habits = rejection, habits
+        self._reader, self._state, self._step, self._endpoint = reader, state, step, endpoint
+        self._quick = dataclasses.replace(reader, decoder=None)  # for what is not final yet
+        self._spec = spec = reader.spec
         self.rejected = 0
-        self._alphabet = Alphabet(spec.alphabet)
         self._silent = {BLANK} | {
             label for label, symbol in enumerate(spec.alphabet.symbols, 1) if symbol.isspace()
         }
@@ -162,10 +158,11 @@ class Stream:
         heard = self._heard(is_final=False)
         if not self._ended_here(heard):
             return [heard]
+        heard = self._heard(is_final=True)
         self._since, self._log_probs = self._frames, self._log_probs[:0]
         self._loudness.forget(self._since * self._spec.seconds_per_output_frame)
         self.rejected += heard.rejected
-        return [dataclasses.replace(heard, is_final=True)] if heard.text else []
+        return [heard] if heard.text else []
 
     def _ended_here(self, heard: Heard) -> bool:
         best = self._log_probs.argmax(axis=1)
@@ -176,12 +173,11 @@ class Stream:
         return self._endpoint.reached(len(best) * seconds, quiet * seconds, has_words)
 
     def _heard(self, is_final: bool) -> Heard:
-        found, rejected = greedy(self._log_probs, self._alphabet), 0
-        if self._rejection:
-            frame = self._spec.seconds_per_output_frame
-            found, rejected = without_noise(found, self._log_probs, self._rejection, frame)
+        reader = self._reader if is_final else self._quick
+        found, rejected = reader.hypothesis(self._log_probs)
         duration = self._samples / self._spec.features.sample_rate
-        pauses = self._loudness.pauses() if self._habits.timing else None
-        words = timed_words(found, self._spec, duration, self._since, self._habits, pauses)
-        confidence = confidence_of(found, words, self._habits)
+        pauses = self._loudness.pauses() if reader.habits.timing else None
+        listened = Listened(self._log_probs, pauses, duration)
+        words = reader.words(found, listened, self._since)
+        confidence = confidence_of(found, words, reader.habits)
         return Heard(found.text, words, confidence, is_final, self._log_probs, rejected)

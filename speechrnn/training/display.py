@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +13,59 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from speechrnn.evaluation.error_rates import ErrorRates
 from speechrnn.files import write_atomically
+from speechrnn.recipe import TrainingSection
+from speechrnn.training.step import Score
 
 HISTORY = "history.jsonl"
 
 
 @dataclass(frozen=True)
 class Validation:
-    """How the model did on the dev split after an epoch; ``wer`` and ``cer`` are fractions."""
+    """How the model did on the dev split after an epoch."""
 
     epoch: int
     step: int
-    train_loss: float  # mean over the epoch's utterances since the last validation, nats
-    dev_loss: float
-    wer: float
-    cer: float
+    train_loss: float  # mean over the epoch's steps since the last validation, nats
+    score: Score
     learning_rate: float
-    audio_seconds_per_second: float  # of training, this epoch
+    rate: float  # of training, this epoch: units of data per second
+    unit: str
     training_seconds: float  # so far, stops left out
+
+    def to_dict(self) -> dict[str, Any]:
+        """A line of the history."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "train_loss": self.train_loss,
+            "dev_loss": self.score.loss,
+            **self.score.measures,
+            "learning_rate": self.learning_rate,
+            f"{self.unit}_per_second": self.rate,
+            "training_seconds": self.training_seconds,
+        }
 
 
 def history(output: Path) -> list[dict[str, Any]]:
-    """The validations of a run so far, the oldest first; a ``Validation``'s fields each."""
+    """The validations of a run so far, the oldest first, as ``Validation.to_dict`` has them."""
     path = output / HISTORY
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
 class Display:
-    """Progress on stderr, logs under the run directory."""
+    """Progress on stderr, logs under the run directory. ``unit`` is the data's, for people."""
 
-    def __init__(self, output: Path, epochs: int, pairs: int, quiet: bool = False):
+    def __init__(self, output: Path, section: TrainingSection, unit: str, quiet: bool = False):
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
-        self._pairs = pairs
+        self._shown, self._unit, epochs = section.show_pairs, unit, section.epochs
         self._output = output
         self._writer = tf.summary.create_file_writer(str(output / "events"))
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.2f}  {task.fields[rate]:.0f} s audio/s"),
+            TextColumn("loss {task.fields[loss]:.2f}  {task.fields[rate]:,.0f} " + f"{unit}/s"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self.console,
             transient=True,
@@ -97,21 +110,16 @@ class Display:
             for name, norm in norms.items():
                 tf.summary.scalar(f"gradient_norm/{name}", norm)
 
-    def validation(
-        self, v: Validation, rates: ErrorRates, pairs: Sequence[tuple[str, str]]
-    ) -> None:
+    def validation(self, v: Validation) -> None:
         with self._writer.as_default(step=v.step):
-            for name in ("dev_loss", "wer", "cer"):
-                tf.summary.scalar(f"dev/{name}", getattr(v, name))
-        self._write_history([*history(self._output), asdict(v)])
-        low, high = rates.wer_ci95
+            for name, value in {"dev_loss": v.score.loss, **v.score.measures}.items():
+                tf.summary.scalar(f"dev/{name}", value)
+        self._write_history([*history(self._output), v.to_dict()])
         self.say(
-            f"epoch {v.epoch + 1:3d}  train loss {v.train_loss:7.2f}  dev loss {v.dev_loss:7.2f}  "
-            f"WER {v.wer:6.1%} ({low:.1%} to {high:.1%})  CER {v.cer:6.1%}  "
-            f"{v.audio_seconds_per_second:4.0f} s audio/s  {v.training_seconds:5.0f} s"
+            f"epoch {v.epoch + 1:3d}  train loss {v.train_loss:7.2f}  dev loss {v.score.loss:7.2f}"
+            f"  {v.score.line}  {v.rate:4,.0f} {self._unit}/s  {v.training_seconds:5.0f} s"
         )
         table = Table.grid(padding=(0, 1))
-        for reference, hypothesis in pairs[: self._pairs]:
-            table.add_row("  reference ", reference)
-            table.add_row("  hypothesis", hypothesis or "(nothing)")
+        for label, text in itertools.chain(*v.score.examples[: self._shown]):
+            table.add_row(f"  {label}", text)
         self.console.print(table, markup=False, highlight=False)

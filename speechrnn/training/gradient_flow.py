@@ -126,6 +126,7 @@ def walk(model: Recogniser, features: tf.Tensor, frames: tf.Tensor) -> tuple[tf.
     # All but the recurrent layers is the network's own, and so is the way between them.
     parts = SimpleNamespace(
         spec=model.spec,
+        layered=model.layered,
         subsampling=model.subsampling,
         recurrent=[walked(i, layer) for i, layer in enumerate(model.recurrent)],
         norms=model.norms,

@@ -26,11 +26,10 @@ from speechrnn.data.dataset import DEV
 from speechrnn.data.index import Index
 from speechrnn.data.shards import waveform_of
 from speechrnn.errors import DataError, ModelError, RecipeError
-from speechrnn.files import write_atomically
+from speechrnn.files import LANGUAGE_MODEL, MODEL, RECOGNISER, read_run, write_atomically
+from speechrnn.language import CharacterLMSpec
 from speechrnn.specs import RecogniserSpec
 from speechrnn.training import checkpoint
-
-MODEL = "model.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,11 @@ class Recording:
 
 
 def save(
-    folder: Path, step: int, weights: list[np.ndarray], spec: RecogniserSpec, card: dict
+    folder: Path,
+    step: int,
+    weights: list[np.ndarray],
+    spec: RecogniserSpec | CharacterLMSpec,
+    card: dict,
 ) -> None:
     """Make these weights the run's model, in one atomic step."""
     data = checkpoint.pack_arrays({f"{i:04d}": w for i, w in enumerate(weights)})
@@ -61,6 +64,7 @@ def save(
     write_atomically(folder / name, data)
     description = {
         "format": 1,
+        "kind": LANGUAGE_MODEL if isinstance(spec, CharacterLMSpec) else RECOGNISER,
         "spec": spec.to_dict(),
         "card": card,
         "weights": name,
@@ -74,30 +78,22 @@ def save(
 
 
 def load(folder: str | Path) -> Trained:
-    """The best model of a run directory.
+    """The best recogniser of a run directory.
 
     The network is built from its description and filled with arrays: nothing in the folder is
     executed.
 
     Raises:
-        ModelError: no model there, or a damaged one.
+        ModelError: no model there, a damaged one, or a language model.
     """
     folder = Path(folder)
-    try:
-        description = json.loads((folder / MODEL).read_bytes())
-        data = (folder / Path(description["weights"]).name).read_bytes()
-        expected = description["sha256"]
-        card, spec_data = description["card"], description["spec"]
-    except (FileNotFoundError, NotADirectoryError) as error:
+    description, data = read_run(folder)
+    if description["kind"] != RECOGNISER:
         raise ModelError(
-            f"{folder} holds no trained model (no {Path(error.filename).name}); name a run "
-            "directory, or train with this output directory first"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / MODEL} is damaged ({error!r}); train again") from error
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise ModelError(f"{folder}: the weights are damaged (their sha256 differs); train again")
-    spec = RecogniserSpec.from_dict(spec_data)
+            f"{folder} holds a {description['kind']}, which hears nothing; name a run directory "
+            "of a recogniser"
+        )
+    spec = RecogniserSpec.from_dict(description["spec"])
     model = network.build(spec, seed=None)
     arrays = checkpoint.unpack_arrays(data)
     try:
@@ -106,7 +102,7 @@ def load(folder: str | Path) -> Trained:
         raise ModelError(
             f"{folder / MODEL} describes another network than its weights are of; train again"
         ) from error
-    return Trained(model, spec, card)
+    return Trained(model, spec, description["card"])
 
 
 def dev_recordings(folder: str | Path) -> list[Recording]:

@@ -1,59 +1,115 @@
-"""One training step and one validation pass, as TensorFlow functions."""
+"""What is trained, as the loop sees it: one step of any model, a source of batches, a score."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from speechrnn import ctc
-from speechrnn.data.dataset import Batch, Batches
-from speechrnn.decoding.greedy import greedy
-from speechrnn.evaluation.error_rates import ErrorRates, score
-from speechrnn.model import output_frames
-from speechrnn.recipe import Recipe
-from speechrnn.specs import RecogniserSpec
-from speechrnn.text import Alphabet
+from speechrnn.recipe import TrainingSection
+
+Batch = dict[str, Any]  # tensors or arrays by name
 
 
-class Learner:
-    """A model, its optimiser and the moving average of its weights: all that training changes.
+class Source(Protocol):
+    """The batches of one split. What a training step sees is a pure function of the split, the
+    seed and the epoch, so that any step can be resumed."""
 
-    Args:
-        model: built by ``model.build``.
-        spec: its description.
-        recipe: its ``training`` section sets the optimiser.
+    @property
+    def unit(self) -> str:
+        """What ``amount`` counts: the history has it as ``<unit>_per_second``."""
+
+    def amount(self, batch: Batch) -> float:
+        """How much a batch holds, padding left out."""
+
+    def plan(self, epoch: int) -> Sequence[np.ndarray]:
+        """The batches of an epoch, as positions in the split."""
+
+    def epochs(self, first: int, end: int, skip: int = 0) -> Iterable[Batch]:
+        """Batches of the epochs from ``first`` to before ``end``, without the first ``skip``."""
+
+    def plain(self) -> Iterable[Batch]:
+        """All of the split once, unchanged."""
+
+    def names(self, batch: Batch) -> list[str]:
+        """What a batch is made of, for messages."""
+
+    def verify(self) -> None:
+        """Raise DataError if what is read from is damaged."""
+
+
+AnySource = TypeVar("AnySource", bound=Source, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model did on a split.
+
+    ``rank`` is compared from its first number on, the smaller the better. ``measures`` go into
+    the history and TensorBoard, ``line`` and ``examples`` (each a few labelled texts) on the
+    screen, ``card`` into the model's card.
     """
 
-    def __init__(self, model: keras.Model, spec: RecogniserSpec, recipe: Recipe):
-        self.model, self.spec, self.section = model, spec, recipe.training
+    loss: float  # nats
+    rank: list[float]
+    measures: dict[str, float]
+    line: str
+    examples: list[list[tuple[str, str]]]
+    card: dict[str, Any]
+
+
+class Learner(ABC, Generic[AnySource]):
+    """A model, its optimiser and the moving average of its weights: all that training changes.
+
+    A subclass says what a batch is and what its loss.
+
+    Args:
+        model: built, with fresh or loaded weights.
+        section: sets the optimiser.
+        parts: the model's layers by name, for gradient norms.
+        signature: of ``inputs``.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        section: TrainingSection,
+        parts: dict[str, keras.layers.Layer],
+        signature: Sequence[tf.TensorSpec],
+    ):
+        self.model, self.section = model, section
         self.optimizer = keras.optimizers.AdamW(
-            learning_rate=0.0, weight_decay=self.section.weight_decay
+            learning_rate=0.0, weight_decay=section.weight_decay
         )
         self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self.optimizer.build(model.trainable_variables)
-        decay = self.section.ema_decay
+        decay = section.ema_decay
         self.average = [tf.Variable(w) for w in model.trainable_variables] if decay else []
-        self.layers = self._layers()
+        self.layers = self._layers(parts)
         # One graph for every batch size and length.
-        batch = [
-            tf.TensorSpec([None, None, spec.features.dimension], tf.float32),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([None, None], tf.int32),
-        ]
-        self._step = tf.function(
-            self._update, input_signature=[*batch, tf.TensorSpec([], tf.float32)]
-        )
-        self._score = tf.function(self._posteriors, input_signature=batch)
+        rate = tf.TensorSpec([], tf.float32)
+        self._step = tf.function(self._update, input_signature=[rate, *signature])
 
-    def _layers(self) -> dict[str, list[int]]:
-        """Layer name -> the positions of its weights, for gradient norms."""
+    @abstractmethod
+    def inputs(self, batch: Batch) -> Sequence[Any]:
+        """What ``loss`` takes of a batch."""
+
+    @abstractmethod
+    def loss(self, *inputs: tf.Tensor) -> tf.Tensor:
+        """The mean loss of a training batch, nats."""
+
+    @abstractmethod
+    def score(self, source: AnySource, batches: Iterable[Batch]) -> Score:
+        """The model as it is on ``batches``, which ``source.plain`` gave."""
+
+    def _layers(self, parts: dict[str, keras.layers.Layer]) -> dict[str, list[int]]:
+        """Layer name -> the positions of its weights."""
         position = {id(w): i for i, w in enumerate(self.model.trainable_variables)}
-        parts: dict[str, Any] = {"subsampling": self.model.subsampling}
-        parts |= {f"recurrent_{i + 1}": layer for i, layer in enumerate(self.model.recurrent)}
-        parts["logits"] = self.model.logits
         found = {
             name: [position[id(w)] for w in layer.trainable_variables]
             for name, layer in parts.items()
@@ -63,18 +119,14 @@ class Learner:
     def step(self, batch: Batch, learning_rate: float) -> tuple:
         """One update. Returns the mean loss in nats, whether loss and gradient are finite (if
         not, nothing was changed), the gradient's norm, and its norm by layer."""
-        arrays = batch["features"], batch["frames"], batch["labels"]
-        return self._step(*arrays, tf.constant(learning_rate, tf.float32))
+        return self._step(tf.constant(learning_rate, tf.float32), *self.inputs(batch))
 
-    def _update(
-        self, features: tf.Tensor, frames: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor
-    ) -> tuple:
+    def _update(self, learning_rate: tf.Tensor, *inputs: tf.Tensor) -> tuple:
         weights = self.model.trainable_variables
         with tf.GradientTape() as tape:
-            logits = self.model(features, frames, training=True)
-            valid = output_frames(frames, self.spec.model)
-            loss = tf.reduce_mean(ctc.loss(logits, valid, labels))
-        gradients = tape.gradient(loss, weights)
+            loss = self.loss(*inputs)
+        # An embedding's gradient comes as rows.
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
         squares = tf.stack([tf.reduce_sum(tf.square(g)) for g in gradients])
         norm = tf.sqrt(tf.reduce_sum(squares))
         finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
@@ -97,38 +149,13 @@ class Learner:
                 mean.assign(decay * mean + (1 - decay) * weight.value)
         return True
 
-    def _posteriors(self, features: tf.Tensor, frames: tf.Tensor, labels: tf.Tensor) -> tuple:
-        logits = self.model(features, frames, training=False)
-        valid = output_frames(frames, self.spec.model)
-        return tf.nn.log_softmax(logits), valid, ctc.loss(logits, valid, labels)
-
-    def validate(
-        self, batches: Batches, dataset: tf.data.Dataset
-    ) -> tuple[ErrorRates, float, list[tuple[str, str]]]:
-        """Error rates, mean loss, and (reference, hypothesis) pairs, of the averaged weights
-        where there are some."""
-        alphabet = Alphabet(self.spec.alphabet)
-        hypotheses: dict[str, str] = {}
-        losses: list[float] = []
+    def validate(self, source: AnySource, batches: Iterable[Batch]) -> Score:
+        """``score``, of the averaged weights where there are some."""
         current = self.swap_in_average()
         try:
-            for batch in dataset:
-                log_probs, frames, loss = self._score(
-                    batch["features"], batch["frames"], batch["labels"]
-                )
-                losses += loss.numpy().tolist()
-                for i, row in enumerate(batch["utterances"].numpy()):
-                    row_log_probs = log_probs[i, : frames[i]].numpy()
-                    name = batches.rows[row].utterance_id
-                    hypotheses[name] = greedy(row_log_probs, alphabet).text
+            return self.score(source, batches)
         finally:
             self.swap_back(current)
-        references = {row.utterance_id: row.text for row in batches.rows}
-        speakers = {row.utterance_id: row.speaker for row in batches.rows}
-        groups = speakers if all(speakers.values()) else None
-        rates = score(references, hypotheses, groups=groups, rules=self.spec.alphabet.rules)
-        pairs = [(references[name], hypotheses[name]) for name in references]
-        return rates, float(np.mean(losses)), pairs
 
     def swap_in_average(self) -> list[np.ndarray]:
         """Put the averaged weights into the model; returns the others for ``swap_back``."""

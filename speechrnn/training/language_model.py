@@ -1,0 +1,115 @@
+"""The training of a character language model: cross-entropy on texts, scored in bits."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from speechrnn import model as network
+from speechrnn.data import texts
+from speechrnn.data.texts import TextBatches
+from speechrnn.files import read_run
+from speechrnn.language import CharacterLMSpec
+from speechrnn.recipe import LanguageRecipe
+from speechrnn.training.display import Display
+from speechrnn.training.loop import Trainer
+from speechrnn.training.step import Batch, Learner, Score
+
+
+def train_language_model(recipe: LanguageRecipe, quiet: bool = False) -> dict[str, Any]:
+    """``training.train``, of a character language model."""
+    found = texts.read(recipe)
+    spec = CharacterLMSpec(found.alphabet.spec, recipe.language_model)
+    train_set = TextBatches(recipe, spec, found.train)
+    dev_set = TextBatches(recipe, spec, found.dev)
+    section = recipe.training
+    model = network.build_language_model(spec, recipe.seed, section.precision)
+    count = {split: sum(map(len, getattr(found, split))) for split in (texts.TRAIN, texts.DEV)}
+    card = {"texts_sha256": found.sha256, "train_characters": count[texts.TRAIN]}
+    # What must not change between the stops of one run.
+    sections = recipe.fingerprint("seed", "text", "language_model")
+    plan = (recipe.data.batch_characters, section.sorted_first_epoch)
+    identity = f"{sections} {found.sha256} {plan} {section.ema_decay > 0}"
+    with Display(recipe.output, section, "characters", quiet) as display:
+        learner = LanguageModelLearner(model, spec, recipe)
+        trainer = Trainer(recipe, spec, learner, train_set, dev_set, display, card, identity)
+        trainer.resume()
+        if found.left_out:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in found.left_out.items())
+            display.say(f"left out: {reasons}")
+        display.say(
+            f"{recipe.name}: {model.count_params():,} parameters; {count[texts.TRAIN]:,} characters"
+            f" to train on, {count[texts.DEV]:,} to validate on"
+        )
+        trainer.run()
+    return read_run(recipe.output)[0]["card"]
+
+
+class LanguageModelLearner(Learner[TextBatches]):
+    """A character language model in training.
+
+    Args:
+        model: built by ``model.build_language_model``.
+        spec: its description.
+        recipe: its ``training`` section sets the optimiser.
+    """
+
+    def __init__(
+        self, model: network.CharacterModel, spec: CharacterLMSpec, recipe: LanguageRecipe
+    ):
+        self.spec = spec
+        parts: dict[str, Any] = {"embedding": model.embedding}
+        parts |= {f"recurrent_{i + 1}": layer for i, layer in enumerate(model.recurrent)}
+        parts["logits"] = model.logits
+        labels = tf.TensorSpec([None, None], tf.int32)
+        signature = [labels, tf.TensorSpec([None], tf.int32), labels]
+        super().__init__(model, recipe.training, parts, signature)
+        self._score = tf.function(
+            functools.partial(self._nats, training=False), input_signature=signature
+        )
+
+    def inputs(self, batch: Batch) -> list[np.ndarray]:
+        return [batch["inputs"], batch["lengths"], batch["targets"]]
+
+    def loss(self, inputs: tf.Tensor, lengths: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Nats a character, so that long texts count for more."""
+        nats = self._nats(inputs, lengths, targets, training=True)
+        return tf.reduce_sum(nats) / tf.cast(tf.reduce_sum(lengths), tf.float32)
+
+    def _nats(
+        self, inputs: tf.Tensor, lengths: tf.Tensor, targets: tf.Tensor, training: bool
+    ) -> tf.Tensor:
+        """(batch,) -ln P of each text and its end."""
+        logits = self.model(inputs, lengths, training=training)
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        return tf.reduce_sum(nats * tf.sequence_mask(lengths, tf.shape(nats)[1], tf.float32), 1)
+
+    def score(self, source: TextBatches, batches: Iterable[Batch]) -> Score:
+        """Bits a character, a text's end being one of its characters; the hardest texts."""
+        rows: list[tuple[float, int, str]] = []
+        for batch in batches:
+            nats = self._score(*self.inputs(batch)).numpy().astype(np.float64)
+            lengths = batch["lengths"].tolist()
+            rows += zip(
+                nats.tolist(), lengths, [source.texts[i] for i in batch["texts"]], strict=True
+            )
+        characters = sum(length for _, length, _ in rows)
+        loss = sum(nats for nats, _, _ in rows) / characters
+        bits, perplexity = loss / math.log(2), math.exp(loss)
+        rows.sort(key=lambda row: row[0] / row[1], reverse=True)
+        measures = {"bits_per_character": bits, "perplexity": perplexity}
+        return Score(
+            loss=loss,
+            rank=[loss],
+            measures=measures,
+            line=f"{bits:.3f} bits a character (perplexity {perplexity:.2f})",
+            examples=[
+                [(f"{nats / length / math.log(2):5.2f} bits", text)] for nats, length, text in rows
+            ],
+            card={**measures, "texts": len(rows), "characters": characters},
+        )

@@ -1,0 +1,126 @@
+"""The training of a recogniser: CTC on prepared utterances, scored by dev error rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from speechrnn import ctc
+from speechrnn import model as network
+from speechrnn.data.dataset import DEV, TRAIN, Batches, recogniser_spec
+from speechrnn.data.prepare import REPORT_FILE, prepare
+from speechrnn.decoding.greedy import greedy
+from speechrnn.evaluation import error_rates
+from speechrnn.model import output_frames
+from speechrnn.recipe import Recipe
+from speechrnn.specs import RecogniserSpec
+from speechrnn.text import Alphabet
+from speechrnn.training import run
+from speechrnn.training.display import Display
+from speechrnn.training.loop import Trainer
+from speechrnn.training.step import Batch, Learner, Score
+
+
+def train_recogniser(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
+    """``training.train``, of a recogniser; prepares the corpus first where that is not done."""
+    index = prepare(recipe, progress=not quiet)
+    spec = recogniser_spec(recipe, index)
+    train_set = Batches(recipe, spec, index, TRAIN)
+    dev_set = Batches(recipe, spec, index, DEV)
+    model = network.build(spec, recipe.seed, recipe.training.precision)
+    section = recipe.training
+    hours = index.seconds(TRAIN) / 3600
+    card = {
+        "corpus_sha256": index.corpus_sha256,
+        "dev_fraction": recipe.data.dev_fraction,  # divides a manifest without splits again
+        "train_hours": round(hours, 3),
+    }
+    # What must not change between the stops of one run.
+    sections = recipe.fingerprint("seed", "features", "text", "model")
+    plan = (recipe.data.batch_seconds, section.sorted_first_epoch)
+    identity = f"{sections} {index.corpus_sha256} {plan} {section.ema_decay > 0}"
+    with Display(recipe.output, section, "s audio", quiet) as display:
+        learner = RecogniserLearner(model, spec, recipe)
+        trainer = Trainer(recipe, spec, learner, train_set, dev_set, display, card, identity)
+        trainer.resume()
+        if index.rejected:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in index.rejected.items())
+            display.say(f"left out: {reasons}; see {recipe.prepared / REPORT_FILE}")
+        display.say(
+            f"{recipe.name}: {model.count_params():,} parameters; {hours:.2f}"
+            f" h to train on, {index.seconds(DEV) / 3600:.2f} h to validate on"
+        )
+        trainer.run()
+    return run.load(recipe.output).card
+
+
+class RecogniserLearner(Learner[Batches]):
+    """A recogniser in training.
+
+    Args:
+        model: built by ``model.build``.
+        spec: its description.
+        recipe: its ``training`` section sets the optimiser.
+    """
+
+    def __init__(self, model: keras.Model, spec: RecogniserSpec, recipe: Recipe):
+        self.spec = spec
+        parts: dict[str, Any] = {"subsampling": model.subsampling}
+        parts |= {f"recurrent_{i + 1}": layer for i, layer in enumerate(model.recurrent)}
+        parts["logits"] = model.logits
+        signature = [
+            tf.TensorSpec([None, None, spec.features.dimension], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, None], tf.int32),
+        ]
+        super().__init__(model, recipe.training, parts, signature)
+        self._score = tf.function(self._posteriors, input_signature=signature)
+
+    def inputs(self, batch: Batch) -> list[tf.Tensor]:
+        return [batch["features"], batch["frames"], batch["labels"]]
+
+    def loss(self, features: tf.Tensor, frames: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        logits = self.model(features, frames, training=True)
+        return tf.reduce_mean(ctc.loss(logits, output_frames(frames, self.spec.model), labels))
+
+    def _posteriors(self, features: tf.Tensor, frames: tf.Tensor, labels: tf.Tensor) -> tuple:
+        logits = self.model(features, frames, training=False)
+        valid = output_frames(frames, self.spec.model)
+        return tf.nn.log_softmax(logits), valid, ctc.loss(logits, valid, labels)
+
+    def score(self, source: Batches, batches: Iterable[Batch]) -> Score:
+        """Error rates of greedy decoding; between equal ones, as at the start where all are
+        100 %, the loss decides."""
+        alphabet = Alphabet(self.spec.alphabet)
+        hypotheses: dict[str, str] = {}
+        losses: list[float] = []
+        for batch in batches:
+            log_probs, frames, loss = self._score(*self.inputs(batch))
+            losses += loss.numpy().tolist()
+            for i, name in enumerate(source.names(batch)):
+                hypotheses[name] = greedy(log_probs[i, : frames[i]].numpy(), alphabet).text
+        references = {row.utterance_id: row.text for row in source.rows}
+        speakers = {row.utterance_id: row.speaker for row in source.rows}
+        groups = speakers if all(speakers.values()) else None
+        rates = error_rates.score(
+            references, hypotheses, groups=groups, rules=self.spec.alphabet.rules
+        )
+        loss, (low, high) = float(np.mean(losses)), rates.wer_ci95
+        return Score(
+            loss=loss,
+            rank=[rates.wer, loss],
+            measures={"wer": rates.wer, "cer": rates.cer},
+            line=f"WER {rates.wer:6.1%} ({low:.1%} to {high:.1%})  CER {rates.cer:6.1%}",
+            examples=[
+                [
+                    ("reference ", references[name]),
+                    ("hypothesis", hypotheses[name] or "(nothing)"),
+                ]
+                for name in references
+            ],
+            card=rates.summary(),
+        )
