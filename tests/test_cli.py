@@ -25,7 +25,7 @@ from speechrnn import cli, recipe
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data.prepare import prepare, rejections
-from speechrnn.runtime import Recognizer, container
+from speechrnn.runtime import Recognizer, container, open_model
 
 COMMANDS = (
     *("prepare", "train", "evaluate", "export", "transcribe", "align"),
@@ -197,6 +197,18 @@ def test_transcribe_gives_json_with_words_and_times(speechrnn, model, clear):
     assert times == sorted(times)
     assert 0 <= times[0] < times[-1] <= heard["duration_s"]
     assert 0 < heard["confidence"] <= 1
+
+
+@pytest.mark.parametrize("form", ["int8", "savedmodel"])
+def test_an_exported_model_knows_when_its_words_begin(forms, whistles, form):
+    """A whistled recording begins with 0.1 s of silence, and ends with 0.08 s."""
+    recogniser = open_model(forms[form])
+    assert recogniser.habits.timing is not None
+    for utterance in [u for u in manifest.read(whistles) if u.split == "dev"]:
+        words = recogniser.align(utterance.path, utterance.text).words
+        seconds = soundfile.info(utterance.path).duration
+        assert words[0].start_s == pytest.approx(0.1, abs=0.02)
+        assert words[-1].end_s == pytest.approx(seconds - 0.08, abs=0.02)
 
 
 def test_timestamps_put_each_word_on_a_line(speechrnn, model, clear):

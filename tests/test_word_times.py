@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from speechrnn.decoding.pauses import Loudness
 from speechrnn.decoding.timing import Timing, by_word, symbol_spans, word_spans
 from speechrnn.errors import ModelError, ScoringError, TranscriptError
 from speechrnn.evaluation.timing import LEAST, estimate
-from speechrnn.runtime import Recognizer, container, default_model
+from speechrnn.runtime import Endpoint, Recognizer, Stream, container, default_model
 from speechrnn.runtime.results import Habits, timed_words
-from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec
+from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
 from speechrnn.text import Alphabet
 
 RATE = 16000
@@ -169,6 +170,36 @@ def test_a_stream_that_goes_on_has_the_times_of_one_that_begins():
         assert (other.start_s - 10, other.end_s - 10) == pytest.approx((one.start_s, one.end_s))
 
 
+def test_a_stream_corrects_its_times_by_what_it_heard():
+    """Symbols come 0.1 s after their words began; the second result begins anew."""
+    spec = dataclasses.replace(
+        SPEC,
+        model=dataclasses.replace(SPEC.model, bidirectional=False),
+        statistics=Statistics((0.0,) * 80, (1.0,) * 80),
+    )
+    waveform = sound((0.5, 0.0), (0.4, 0.3), (1.6, 0.0), (0.4, 0.3), (1.5, 0.0))
+    best = np.zeros(spec.output_frames(len(waveform)), int)
+    best[[round(0.6 / FRAME), round(2.6 / FRAME)]] = 2, 3
+    log_probs = np.log(np.where(np.eye(4)[best] > 0, 0.97, 0.01)).astype(np.float32)
+    received, given = 0, 0
+
+    def step(piece, state, final):
+        nonlocal received, given
+        received += len(piece)
+        frames = spec.model.complete_frames(spec.features.frames(received))
+        before, given = given, len(log_probs) if final else max(given, frames)
+        return log_probs[before:given], state
+
+    stream = Stream(spec, {}, step, Endpoint(1.0), habits=Habits(Timing(0.0, 0.1, 0.3)))
+    heard = [one for block in np.split(waveform, range(3000, len(waveform), 3000))
+             for one in stream.feed(block) if one.is_final]  # fmt: skip
+    heard.append(stream.finish())
+    words = [word for one in heard for word in one.words]
+    assert [word.text for word in words] == ["a", "b"]
+    spans = [time for word in words for time in (word.start_s, word.end_s)]
+    assert spans == pytest.approx([0.5, 0.9, 2.5, 2.9], abs=0.011)
+
+
 def test_symbols_are_parted_in_the_middle_and_stretched_with_their_word():
     spans = symbol_spans(tokens_at("aba", [10, 14, 22]), FRAME, (1.0, 2.3))
     # Middles at 10.5, 14.5 and 22.5 frames, half a frame around: cuts after 2.5 and 8.5 of 13.
@@ -217,6 +248,23 @@ def test_the_habit_of_a_model_is_found_without_word_times(late):
     assert found.trail_s == pytest.approx(0.4 - late, abs=0.015)
     assert found.inner_s == pytest.approx(late - 0.2, abs=0.015)
     assert (found.recordings, found.junctions) == (12, 17)
+
+
+def test_a_card_gets_what_its_recordings_can_tell():
+    from speechrnn.export.habits import habits
+    from speechrnn.training.run import Recording
+
+    recordings = [
+        Recording(str(i), clicked_words(3, i), "a a a" if i > 5 else "a b a", "s")
+        for i in range(40)
+    ]
+    entries = habits(Clockwork(0.1), recordings)
+    assert entries["timing"]["recordings"] == 34
+    # 120 words, six of them wrong, and one speaker.
+    assert (entries["calibration"]["words"], entries["calibration"]["right"]) == (120, 114)
+    assert Habits.of(entries).calibration.ece is None
+    assert habits(Clockwork(0.1), recordings[6:15]) == {}
+    assert list(habits(Clockwork(0.1), recordings[6:])) == ["timing"]
 
 
 def test_transcripts_that_do_not_fit_tell_no_habit():

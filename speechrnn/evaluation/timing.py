@@ -20,7 +20,9 @@ from speechrnn.text import Alphabet
 LEAST = 10  # recordings that fit, and junctions
 MOST = 200  # recordings that are looked at, evenly chosen
 # Nats a symbol: what fits worse has symbols in the wrong places, which say nothing of the habit.
-MOST_MISMATCH = 0.5
+# Where words are parted by pauses in all that the model heard, it finds no space at a junction, and
+# few fit so well: then the best do that fit at all.
+MOST_MISMATCH, AT_ALL = 0.5, 3.0
 
 
 class Recogniser(Protocol):
@@ -66,10 +68,12 @@ def estimate(recogniser: Recogniser, utterances: Sequence[tuple[np.ndarray, str]
     clips = [clip for pair in utterances[::step] if (clip := _clip(*pair, rate))]
     leads, trails = [], []
     for clip in clips:
-        for words in _fitting(recogniser, clip.waveform, clip.text):
+        for _, words in _fitting(recogniser, clip.waveform, clip.text, MOST_MISMATCH):
             leads.append(_middle(words[0][0], recogniser) - clip.start / rate)
             trails.append(clip.end / rate - _middle(words[-1][-1], recogniser))
-    inner = [found for pair in _pairs(clips) for found in _junction(recogniser, *pair)]
+    found = sorted(one for pair in _pairs(clips) for one in _junction(recogniser, *pair))
+    well = sum(mismatch <= MOST_MISMATCH for mismatch, _ in found)
+    inner = [seconds for _, seconds in found[: max(LEAST, well)]]
     if min(len(leads), len(inner)) < LEAST:
         raise ScoringError(
             f"{len(leads)} recordings and {len(inner)} pairs of them fit their transcripts; "
@@ -100,16 +104,18 @@ def _pairs(clips: Sequence[_Clip]) -> Iterator[tuple[_Clip, _Clip]]:
     return itertools.chain(itertools.pairwise(clips), zip(clips[:half], clips[half:], strict=False))
 
 
-def _junction(recogniser: Recogniser, one: _Clip, other: _Clip) -> Iterator[float]:
-    """The seconds by which the middle between two words' symbols is later than their border."""
+def _junction(recogniser: Recogniser, one: _Clip, other: _Clip) -> Iterator[tuple[float, float]]:
+    """The mismatch, and the seconds by which the middle between two words' symbols is later than
+    their border; nothing where they do not fit at all."""
     begin = one.waveform[: one.end]
     gain = one.level / other.level
     joined = np.concatenate([begin, other.waveform[other.start :] * np.float32(gain)])
-    for words in _fitting(recogniser, np.clip(joined, -1, 1), f"{one.text} {other.text}"):
+    text = f"{one.text} {other.text}"
+    for mismatch, words in _fitting(recogniser, np.clip(joined, -1, 1), text, AT_ALL):
         before = len(_normalised(recogniser, one.text))
         last, first = words[before - 1][-1], words[before][0]
         middle = (_middle(last, recogniser) + _middle(first, recogniser)) / 2
-        yield middle - one.end / recogniser.spec.features.sample_rate
+        yield mismatch, middle - one.end / recogniser.spec.features.sample_rate
 
 
 def _normalised(recogniser: Recogniser, text: str) -> list[str]:
@@ -117,15 +123,15 @@ def _normalised(recogniser: Recogniser, text: str) -> list[str]:
 
 
 def _fitting(
-    recogniser: Recogniser, waveform: np.ndarray, text: str
-) -> Iterator[list[list[Token]]]:
-    """The words' tokens of the aligned transcript; nothing where it does not fit."""
+    recogniser: Recogniser, waveform: np.ndarray, text: str, most: float
+) -> Iterator[tuple[float, list[list[Token]]]]:
+    """Mismatch and words' tokens of the aligned transcript; nothing where that fits worse."""
     try:
         found = align(recogniser.log_probs(waveform), recogniser.alphabet.encode(text))
     except DataError:  # a transcript that the dev split may have, and training would leave out
         return
-    if found.mismatch <= MOST_MISMATCH:
-        yield by_word(found.hypothesis(recogniser.alphabet).tokens)
+    if found.mismatch <= most:
+        yield found.mismatch, by_word(found.hypothesis(recogniser.alphabet).tokens)
 
 
 def _middle(token: Token, recogniser: Recogniser) -> float:

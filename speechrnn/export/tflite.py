@@ -76,7 +76,8 @@ def export_tflite(
         exported = Recognizer(candidate, decoder=None)
         reference = KerasRecognizer(model, spec, card)
         entries = {**_rejection(exported, recordings), **habits(exported, recordings)}
-        content = container.with_card(candidate, **entries)
+        if entries:
+            content = container.with_card(candidate, **entries)
         report = ExportReport(
             path=str(out),
             precision=precision,
