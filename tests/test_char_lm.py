@@ -14,6 +14,7 @@ from speechrnn import model as network
 from speechrnn import recipe
 from speechrnn.data import texts
 from speechrnn.data.texts import TextBatches
+from speechrnn.decoding import fusion
 from speechrnn.decoding.fusion import NeuralLM, fl
 from speechrnn.decoding.neural import CharacterLM
 from speechrnn.decoding.rescoring import rescore
@@ -408,8 +409,6 @@ def test_tokens_add_up_to_the_score_of_the_text_they_decode_to(fused, written):
             total += score
         total += fused.finish(state)[1]
         assert total == pytest.approx(fused.model.score(alphabet.decode(labels)), rel=1e-5)
-    fused.reset()
-    assert not fused._prefixes
 
 
 def best_by_hand(log_probs, lm, weight, allowed=None):
@@ -482,6 +481,41 @@ def test_the_search_with_a_lexicon_finds_the_best_of_its_texts(fused, seed):
     text, score = best_by_hand(log_probs, fused.model, 0.7, allowed=lexicon)
     assert decoded(result) == text
     assert result.score == pytest.approx(score, rel=1e-4)
+
+
+def searched(lm, log_probs, beam):
+    """The best text of a search as it is used: ten hypotheses or so, the best symbols."""
+    options = fl.LexiconFreeDecoderOptions(
+        beam_size=beam,
+        beam_size_token=3,
+        beam_threshold=12.0,
+        lm_weight=0.7,
+        sil_score=0.0,
+        log_add=False,
+        criterion_type=fl.CriterionType.CTC,
+    )
+    lm.reset()
+    decoder = fl.LexiconFreeDecoder(options, lm, SYMBOLS.index(" ") + 1, 0, [])
+    result = decoder.decode(log_probs.ctypes.data, *log_probs.shape)[0]
+    return decoded(result), result.score
+
+
+def test_memory_does_not_grow_with_length_and_results_stay(fused, monkeypatch):
+    log_probs = posteriors(600, 9)
+    whole = searched(fused, log_probs, 8)
+    without_limit = len(fused._recent)
+    monkeypatch.setattr(fusion, "REMEMBERED", 200)
+    assert searched(fused, log_probs, 8) == whole
+    # Each half passes its limit by no more than a frame adds: beam x symbols.
+    assert len(fused._recent) + len(fused._older) < 2 * (200 + 24) < without_limit / 4
+    fused.reset()
+    assert not fused._recent and not fused._older
+
+
+def test_of_what_is_forgotten_a_text_begins_anew(fused):
+    state, _ = fused.score(fused.start(False), 3)
+    fused.reset()
+    assert fused.score(state, 2)[1] == fused.score(fused.start(False), 2)[1]
 
 
 @pytest.mark.parametrize("symbols", [("a", "b", "é"), ("A",)])

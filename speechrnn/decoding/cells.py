@@ -50,11 +50,12 @@ class LSTM:
     c' = f * c + i * g
     h' = o * tanh(c')
 
-    The gates lie in the order i, f, g, o, as in Keras; the state is h, c.
+    The state is h, c.
     """
 
     def __init__(self, kernel: Array, recurrent: Array, bias: Array):
-        self.kernel, self.recurrent, self.bias = kernel, recurrent, bias
+        # Keras has the gates in the order i, f, g, o; here g is the last, behind all sigmoids.
+        self.kernel, self.recurrent, self.bias = map(_gates_first, (kernel, recurrent, bias))
         self.units = len(recurrent)
         self.state_size = 2 * self.units
 
@@ -62,11 +63,20 @@ class LSTM:
         return x @ self.kernel + self.bias
 
     def step(self, projected: Array, state: Array) -> tuple[Array, Array]:
-        h, c = state[:, : self.units], state[:, self.units :]
-        i, f, g, o = np.split(projected + h @ self.recurrent, 4, axis=1)
-        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-        h = _sigmoid(o) * np.tanh(c)
-        return h, np.concatenate([h, c], axis=1)
+        n = self.units
+        z = projected + state[:, :n] @ self.recurrent
+        gates, g = _sigmoid(z[:, : 3 * n]), np.tanh(z[:, 3 * n :])
+        after = np.empty_like(state)
+        h, c = after[:, :n], after[:, n:]
+        c[:] = gates[:, n : 2 * n] * state[:, n:] + gates[:, :n] * g
+        h[:] = gates[:, 2 * n :] * np.tanh(c)
+        return h, after
+
+
+def _gates_first(weight: Array) -> Array:
+    """Columns of i, f, g, o -> i, f, o, g."""
+    i, f, g, o = np.split(weight, 4, axis=-1)
+    return np.concatenate([i, f, o, g], axis=-1)
 
 
 class GRU:

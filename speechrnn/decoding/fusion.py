@@ -18,23 +18,30 @@ except ImportError as error:
     raise MissingExtra("beam search", "decode") from error
 
 SPACE = " "
+# Prefixes that are remembered: twice so many at most, of half a kilobyte each. A frame adds the
+# beam's hypotheses times the symbols tried.
+REMEMBERED = 50_000
 
 
 class _Prefix:
-    """What has been written so far and is gone on with.
+    """What has been written so far: ``state`` is the search's name for it.
 
-    ``scores`` is ln P of what follows, by the recogniser's labels, that of the end at EDGE;
-    ``state`` the model's behind it. ``ending`` is ln P of the end where that is another.
-    ``following`` holds what has been asked for.
+    ``before`` is the model's state that is to read the last label, ``score`` ln P of that label,
+    ``ending`` ln P of the end where that is not what ``scores`` has at EDGE. ``scores`` is empty
+    until something is to follow, for of the prefixes that a search tries it goes on with few; then
+    it is ln P of what follows, by the recogniser's labels, and ``after`` the model's state there.
     """
 
-    __slots__ = ("ending", "following", "is_start", "scores", "state")
+    __slots__ = ("after", "before", "ending", "following", "label", "score", "scores", "state")
 
     def __init__(
-        self, scores: list[float], state: np.ndarray, is_start: bool, ending: float | None
+        self, label: int, before: np.ndarray, score: float = 0.0, ending: float | None = None
     ):
-        self.scores, self.state, self.is_start, self.ending = scores, state, is_start, ending
-        self.following: dict[int, tuple[Any, float]] = {}
+        self.state = fl.LMState()
+        self.label, self.before, self.score, self.ending = label, before, score, ending
+        self.scores: list[float] = []
+        self.after = before
+        self.following: dict[int, _Prefix] = {}
 
 
 class NeuralLM(fl.LM):
@@ -45,8 +52,8 @@ class NeuralLM(fl.LM):
     behind another counts for nothing, wherever the search puts one.
 
     For the decoder without a lexicon, and with one where its language model is one of tokens. What
-    has been computed is kept, 4 bytes a unit for each prefix that was continued and about a
-    kilobyte for each that was tried, until ``reset``, which is to come before each recording. One
+    has been computed is kept until ``reset``, which is to come before each recording, or until it
+    has not been asked for while ``REMEMBERED`` others were: memory does not grow with length. One
     object serves one search at a time.
 
     Args:
@@ -64,53 +71,60 @@ class NeuralLM(fl.LM):
         # Of the blank, which is never asked for, the edge.
         self._labels = [EDGE, *self.model.spec.labels_of(symbols)]
         self._space = symbols.index(SPACE) + 1 if SPACE in symbols else None
-        # The keys stay alive here: a state that Python lets go of comes back as another object. Of
-        # the prefixes that a search tries it goes on with few: the others are a parent and a token.
-        self._prefixes: dict[Any, _Prefix | tuple[_Prefix, int]] = {}
+        # The keys stay alive here: a state that Python lets go of comes back as another object.
+        # States are no children of one another, as flashlight's could be: those live as long as
+        # the first.
+        self._recent: dict[Any, _Prefix] = {}
+        self._older: dict[Any, _Prefix] = {}
 
     def reset(self) -> None:
         """Forget the recording before."""
-        self._prefixes.clear()
+        self._recent, self._older = {}, {}
 
     def start(self, start_with_nothing: bool) -> Any:
-        state = fl.LMState()
-        self._prefixes[state] = self._read(self.model.start(), EDGE, True, None)
-        return state
+        prefix = _Prefix(EDGE, self.model.start())
+        self._recent[prefix.state] = prefix
+        return prefix.state
 
     def score(self, state: Any, token: int) -> tuple[Any, float]:
-        prefix = self._prefixes[state]
-        if isinstance(prefix, tuple):
-            prefix = self._prefixes[state] = self._continued(*prefix)
-        found = prefix.following.get(token)
-        if found is None:
-            following = state.child(token)
-            self._prefixes[following] = prefix, token
-            counts = token != self._space or not self._idle_space(prefix)
-            found = prefix.following[token] = following, prefix.scores[token] if counts else 0.0
-        return found
+        prefix = self._recent.get(state) or self._recalled(state)
+        if not prefix.scores:
+            self._read(prefix)
+        following = prefix.following.get(token)
+        if following is None:
+            following = prefix.following[token] = self._follow(prefix, token)
+        self._recent[following.state] = following
+        return following.state, following.score
 
     def finish(self, state: Any) -> tuple[Any, float]:
-        prefix = self._prefixes[state]
-        if isinstance(prefix, tuple):
-            prefix = self._prefixes[state] = self._continued(*prefix)
-        return state.child(-1), prefix.scores[EDGE] if prefix.ending is None else prefix.ending
+        prefix = self._recent.get(state) or self._recalled(state)
+        if not prefix.scores:
+            self._read(prefix)
+        return state, prefix.scores[EDGE] if prefix.ending is None else prefix.ending
 
-    def _continued(self, parent: _Prefix, token: int) -> _Prefix:
-        ending = None
-        if token == self._space:
-            if self._idle_space(parent):
-                return _Prefix(parent.scores, parent.state, parent.is_start, parent.ending)
-            # A text that ends in a space ends before it: the space's probability is given back.
-            ending = parent.scores[EDGE] - parent.scores[token]
-        return self._read(parent.state, self._labels[token], False, ending)
+    def _recalled(self, state: Any) -> _Prefix:
+        prefix = self._older.get(state)
+        if prefix is None:
+            # A search asks about every hypothesis at nearly every frame. Of one that it has not
+            # asked about for so long the text so far is left out of account.
+            prefix = _Prefix(EDGE, self.model.start())
+            prefix.state = state
+        self._recent[state] = prefix
+        return prefix
 
-    @staticmethod
-    def _idle_space(prefix: _Prefix) -> bool:
-        """Whether a space behind this is none of the text."""
-        return prefix.is_start or prefix.ending is not None
+    def _follow(self, prefix: _Prefix, token: int) -> _Prefix:
+        if len(self._recent) > REMEMBERED:
+            self._older, self._recent = self._recent, {prefix.state: prefix}
+        if token != self._space:
+            return _Prefix(self._labels[token], prefix.after, prefix.scores[token])
+        if prefix.label == EDGE or prefix.ending is not None:  # this space is none of the text
+            same = _Prefix(prefix.label, prefix.before, 0.0, prefix.ending)
+            same.scores, same.after = prefix.scores, prefix.after
+            return same
+        # A text that ends in a space ends before it: the space's own probability is given back.
+        score = prefix.scores[token]
+        return _Prefix(self._labels[token], prefix.after, score, prefix.scores[EDGE] - score)
 
-    def _read(
-        self, before: np.ndarray, label: int, is_start: bool, ending: float | None
-    ) -> _Prefix:
-        log_probs, states = self.model.step(before, [label])
-        return _Prefix(log_probs[0, self._labels].tolist(), states, is_start, ending)
+    def _read(self, prefix: _Prefix) -> None:
+        log_probs, prefix.after = self.model.step(prefix.before, [prefix.label])
+        prefix.scores = log_probs[0, self._labels].tolist()

@@ -137,16 +137,20 @@ class CharacterLM:
         return self.alphabet.encode(text) if normalise(text, self.spec.alphabet.rules) else []
 
     def _scored(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Labels of texts, the longest first."""
+        """Labels of texts, the longest first. What texts have in common at their beginning, as the
+        n best of a search do, is read once."""
         lengths = np.array([len(row) for row in rows])
         read = np.full((len(rows), lengths.max(initial=0) + 2), EDGE)
         for padded, row in zip(read, rows, strict=True):
             padded[1 : 1 + len(row)] = row
-        total, states = np.zeros(len(rows)), np.repeat(self.start(), len(rows), axis=0)
+        size = self.spec.alphabet.size
+        total, states = np.zeros(len(rows)), self.start()
+        prefix = np.zeros(len(rows), int)  # of each text: the row of ``states`` that it has come to
         for t in range(read.shape[1] - 1):
             n = int((lengths >= t).sum())  # those that have not ended
-            log_probs, states = self.step(states[:n], read[:n, t])
-            total[:n] += log_probs[np.arange(n), read[:n, t + 1]]
+            found, prefix = np.unique(prefix[:n] * size + read[:n, t], return_inverse=True)
+            log_probs, states = self.step(states[found // size], found % size)
+            total[:n] += log_probs[prefix, read[:n, t + 1]]
         return total
 
 
