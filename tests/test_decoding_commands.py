@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,3 +252,37 @@ def test_a_reader_reads_alike_in_another_process(lexicon):
     again = pickle.loads(pickle.dumps(reader)).transcript(listened)
     here = reader.transcript(listened)
     assert (again.text, again.words) == (here.text, here.words)
+
+
+# A recurrent language model behind the search
+
+
+class Counting:
+    """A language model for which a text is as likely as it has few words."""
+
+    def scores(self, texts):
+        return np.array([-3.0 * len(text.split()) for text in texts])
+
+
+def test_what_is_left_of_a_search_is_put_in_order_by_another_model(lexicon):
+    log_probs = doubtful(["ab", "ba", "a", "ab"])
+    plain = BeamDecoder(ALPHABET, lexicon)
+    listed = plain.n_best(log_probs, 64)
+    rescored = BeamDecoder(ALPHABET, replace(lexicon, rescore_weight=2.0))
+    rescored._rescorer = Counting()
+    best = max(listed, key=lambda each: each.score - 6.0 * len(each.hypothesis.text.split()))
+    assert best.hypothesis.text != listed[0].hypothesis.text, "the model changes nothing"
+    assert rescored.decode(log_probs).text == best.hypothesis.text
+    again = rescored.n_best(log_probs, 3)
+    assert again[0].hypothesis == best.hypothesis
+    assert again[0].score == pytest.approx(best.score - 6.0 * len(best.hypothesis.text.split()))
+    rescored._rescorer, rescored.settings = Counting(), replace(lexicon, rescore_weight=0.0)
+    assert rescored.n_best(log_probs, 3) == listed[:3]
+
+
+def test_a_recurrent_model_that_is_none_is_refused(lexicon, trained, tmp_path):
+    for folder in (tmp_path, trained):
+        with pytest.raises(ModelError):
+            BeamDecoder(ALPHABET, replace(lexicon, rescore_lm=folder))
+        with pytest.raises(ModelError):
+            BeamDecoder(ALPHABET, DecoderSettings(neural_lm=folder))

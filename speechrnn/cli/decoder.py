@@ -35,6 +35,10 @@ NeuralLm = Annotated[
     Path | None,
     typer.Option(metavar="RUN", help="Search with a recurrent character language model."),
 ]
+RescoreLm = Annotated[
+    Path | None,
+    typer.Option("--rescore", metavar="RUN", help="Choose by one among what a search has left."),
+]
 Hotwords = Annotated[
     list[str] | None,
     typer.Option(

@@ -27,6 +27,7 @@ from speechrnn.cli.decoder import (
     Lm,
     LmWeight,
     NeuralLm,
+    RescoreLm,
     WordScore,
     chosen,
     tell_remarks,
@@ -61,6 +62,7 @@ def evaluate(
     word_score: WordScore = None,
     lexicon: LexiconFile = None,
     neural_lm: NeuralLm = None,
+    rescore: RescoreLm = None,
     hotword: Hotwords = None,
     greedy: Greedy = False,
     jobs: Annotated[
@@ -94,6 +96,7 @@ def evaluate(
         word_score=word_score,
         lexicon=lexicon,
         neural_lm=neural_lm,
+        rescore_lm=rescore,
     )
     recogniser = open_model(model, decoder=settings)
     tell_remarks(recogniser)

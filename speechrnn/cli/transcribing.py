@@ -25,6 +25,7 @@ from speechrnn.cli.decoder import (
     Lm,
     LmWeight,
     NeuralLm,
+    RescoreLm,
     WordScore,
     chosen,
     tell_remarks,
@@ -70,6 +71,7 @@ def transcribe(
     word_score: WordScore = None,
     lexicon: LexiconFile = None,
     neural_lm: NeuralLm = None,
+    rescore: RescoreLm = None,
     hotword: Hotwords = None,
     greedy: Greedy = False,
     form: formats.Form = None,
@@ -100,6 +102,7 @@ def transcribe(
         word_score=word_score,
         lexicon=lexicon,
         neural_lm=neural_lm,
+        rescore_lm=rescore,
     )
     form = formats.chosen(form, as_json)
     formats.check_files(form, output, recordings)

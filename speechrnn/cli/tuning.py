@@ -20,7 +20,16 @@ from speechrnn.cli.app import (
     examples,
     needs_extra,
 )
-from speechrnn.cli.decoder import Beam, Hotwords, LexiconFile, Lm, NeuralLm, chosen, tell_remarks
+from speechrnn.cli.decoder import (
+    Beam,
+    Hotwords,
+    LexiconFile,
+    Lm,
+    NeuralLm,
+    RescoreLm,
+    chosen,
+    tell_remarks,
+)
 from speechrnn.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -43,9 +52,10 @@ def tune(
     lm: Lm = None,
     lexicon: LexiconFile = None,
     neural_lm: NeuralLm = None,
+    rescore: RescoreLm = None,
     hotword: Hotwords = None,
     beam: Beam = None,
-    trials: Annotated[int, typer.Option(min=1, help="Pairs of weights that are tried.")] = 60,
+    trials: Annotated[int, typer.Option(min=1, help="Choices of weights that are tried.")] = 60,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes that search; default: one a core.")
     ] = None,
@@ -64,7 +74,8 @@ def tune(
     from speechrnn.runtime import open_model
 
     tuning = needs_extra("tuning a decoder", "tune", "speechrnn.evaluation.tune")
-    base = chosen(None, False, hotword, lm=lm, lexicon=lexicon, neural_lm=neural_lm, beam=beam)
+    given = {"lm": lm, "lexicon": lexicon, "neural_lm": neural_lm, "rescore_lm": rescore}
+    base = chosen(None, False, hotword, beam=beam, **given)
     if not isinstance(base, DecoderSettings):
         raise UsageError("there is nothing to tune; name --lm, --lexicon or both")
     recogniser = open_model(model, decoder=base)

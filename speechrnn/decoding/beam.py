@@ -6,6 +6,7 @@ KenLM inside; here it is set up, fed, and its paths are read.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from speechrnn.decoding.greedy import Hypothesis, along, check
+from speechrnn.decoding.neural import CharacterLM
+from speechrnn.decoding.rescoring import rescore
 from speechrnn.decoding.search import Search, build
 from speechrnn.decoding.settings import DecoderSettings
 from speechrnn.errors import UsageError
@@ -55,6 +58,10 @@ class BeamDecoder:
         spaces = [i for i, symbol in enumerate(alphabet.spec.symbols, 1) if symbol.isspace()]
         self._silent = np.array([BLANK, *spaces])
         self._lock = threading.Lock()
+        self._rescorer: CharacterLM | None = None
+        if settings.rescore_lm is not None:
+            self._rescorer = CharacterLM.load(settings.rescore_lm)
+            self._rescorer.spec.labels_of(alphabet.spec.symbols)  # raises where it lacks one
 
     @property
     def has_lexicon(self) -> bool:
@@ -99,18 +106,31 @@ class BeamDecoder:
         check(log_probs, self.alphabet)
         if len(log_probs) == 0:
             return (Candidate(self.decode(log_probs), 0.0, 0.0),)
-        best: dict[str, Candidate] = {}
+        ranked = [candidate for candidate, _ in self._ranked(log_probs)]
+        return tuple(ranked[:n]) or (Candidate(self.decode(log_probs[:0]), -math.inf, 0.0),)
+
+    def _ranked(self, log_probs: np.ndarray) -> list[tuple[Candidate, np.ndarray]]:
+        """What is left of the search, each text once with its best path, the best first."""
+        found: dict[str, tuple[Candidate, np.ndarray]] = {}
         for result in self._searched(log_probs, every=True):
             path = self._read(result, len(log_probs))
             heard = along(path, log_probs, self.alphabet)
-            if heard.text not in best:
-                best[heard.text] = Candidate(heard, result.score, result.emittingModelScore)
-            if len(best) == n:
-                break
-        return tuple(best.values()) or (Candidate(self.decode(log_probs[:0]), -math.inf, 0.0),)
+            candidate = Candidate(heard, result.score, result.emittingModelScore)
+            found.setdefault(heard.text, (candidate, path))
+        if self._rescorer is None:
+            return list(found.values())
+        scores = [(text, candidate.score) for text, (candidate, _) in found.items()]
+        again = rescore(scores, self._rescorer, self.settings.rescore_weight)
+        return [
+            (dataclasses.replace(found[text][0], score=score), found[text][1])
+            for text, score in again
+        ]
 
     def _path(self, log_probs: np.ndarray) -> np.ndarray:
         """The labels of the best hypothesis, one for each frame."""
+        if self._rescorer is not None:
+            ranked = self._ranked(log_probs)
+            return ranked[0][1] if ranked else np.full(len(log_probs), BLANK)
         return self._read(self._searched(log_probs)[0], len(log_probs))
 
     def _searched(self, log_probs: np.ndarray, every: bool = False) -> list[Any]:

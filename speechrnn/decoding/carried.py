@@ -23,10 +23,11 @@ def pack(settings: DecoderSettings) -> dict[str, Any]:
         DataError: a file cannot be read.
         UsageError: there is a recurrent language model, or the files are too large.
     """
-    if settings.neural_lm is not None:
+    recurrent = settings.neural_lm or settings.rescore_lm
+    if recurrent is not None:
         raise UsageError(
-            f"a model cannot carry the recurrent language model {settings.neural_lm}; name it with "
-            "--decoder or --neural-lm where the model is used"
+            f"a model cannot carry the recurrent language model {recurrent}; give --decoder where "
+            "the model is used"
         )
     files = {}
     for name in _FILES:

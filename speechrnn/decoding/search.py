@@ -53,7 +53,7 @@ class Search:
 
     def again(self, settings: DecoderSettings) -> Search | None:
         """A search with other settings that shares the files, None where these differ too."""
-        numbers = ("beam", "threshold", "symbols", "lm_weight", "word_score")
+        numbers = ("beam", "threshold", "symbols", "lm_weight", "word_score", "rescore_weight")
         same = replace(self.settings, **{name: getattr(settings, name) for name in numbers})
         # With hotwords the weight is in the scores that the trie was made with.
         if same != settings or settings.hotwords:

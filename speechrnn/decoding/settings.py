@@ -19,7 +19,7 @@ from speechrnn.errors import DataError, UsageError
 from speechrnn.files import write_atomically
 
 FORMAT = 1  # of the file; a reader refuses others
-_FILES = ("lm", "lexicon", "neural_lm")
+_FILES = ("lm", "lexicon", "neural_lm", "rescore_lm")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class DecoderSettings:
     ``lm`` is an n-gram in ARPA or KenLM's binary form, of words or of characters. ``lexicon`` lists
     the words that may be heard, one a line; words of an ARPA of words are a lexicon by themselves.
     ``neural_lm`` is the run directory of a recurrent character language model, and takes the place
-    of ``lm``.
+    of ``lm``. ``rescore_lm`` is another, which comes after the search: to the score of each
+    hypothesis that is left it adds ``rescore_weight * ln P(text)``.
     """
 
     beam: int = 64  # hypotheses kept after a frame
@@ -43,13 +44,15 @@ class DecoderSettings:
     word_score: float = 0.0
     lexicon: Path | None = None
     neural_lm: Path | None = None
+    rescore_lm: Path | None = None
+    rescore_weight: float = 0.4
     hotwords: Mapping[str, float] = field(default_factory=dict)  # word or phrase -> nats
 
     def __post_init__(self) -> None:
         for name, low in (("beam", 1), ("symbols", 0)):
             _require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
         _require(self.threshold > 0, "threshold", self.threshold, "more than 0")
-        for name in ("lm_weight", "word_score"):
+        for name in ("lm_weight", "word_score", "rescore_weight"):
             value = getattr(self, name)
             _require(math.isfinite(value), name, value, "a finite number")
         for phrase, boost in self.hotwords.items():
@@ -58,7 +61,7 @@ class DecoderSettings:
         if self.lm is not None and self.neural_lm is not None:
             raise UsageError(
                 f"there are two language models, {self.lm} and {self.neural_lm}; name one. The "
-                "other can score the n best again."
+                "recurrent one can come after the search instead (rescore_lm)."
             )
 
     def to_dict(self) -> dict[str, Any]:

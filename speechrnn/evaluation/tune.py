@@ -27,7 +27,9 @@ try:
 except ImportError as error:
     raise MissingExtra("tuning a decoder", "tune") from error
 
-LM_WEIGHT, WORD_SCORE = (0.0, 1.5), (-2.0, 5.0)  # what is tried: nats, of each
+# What is tried: two weights of natural logarithms, and nats.
+LM_WEIGHT, RESCORE_WEIGHT, WORD_SCORE = (0.0, 1.5), (0.0, 1.0), (-2.0, 5.0)
+TUNED = {"lm_weight": LM_WEIGHT, "rescore_weight": RESCORE_WEIGHT, "word_score": WORD_SCORE}
 BEAMS = (4, 8, 16, 32, 64, 128)
 AT_ONCE = 4  # trials between two looks at their results: as many on one core as on sixteen
 FOLDS = 5
@@ -48,9 +50,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Trial:
-    """One pair of weights, and what came of it on each utterance, in the order of the examples."""
+    """A choice of weights, and what came of it on each utterance, in the order of the examples."""
 
     lm_weight: float
+    rescore_weight: float
     word_score: float
     errors: np.ndarray  # of words
     character_errors: np.ndarray
@@ -71,6 +74,7 @@ class Tuned:
     held_out_wer: float
     trials: tuple[Trial, ...]
     by_beam: Mapping[int, float]  # the word error rate with other beams
+    tuned: tuple[str, ...]  # which of the settings
 
     def report(self) -> dict[str, Any]:
         """Plain data for JSON, beside the settings."""
@@ -80,7 +84,7 @@ class Tuned:
             "held_out_wer": self.held_out_wer,
             "wer_by_beam": {str(beam): wer for beam, wer in self.by_beam.items()},
             "trials": [
-                {"lm_weight": t.lm_weight, "word_score": t.word_score, "errors": int(sum(t.errors))}
+                {**{name: getattr(t, name) for name in TUNED}, "errors": int(sum(t.errors))}
                 for t in self.trials
             ],
         }
@@ -93,7 +97,7 @@ class Tuned:
             lines.append(f"{name:10} WER {100 * rates.wer:6.2f} %  ({low:.1f} to {high:.1f})")
         lines.append(f"{'held out':10} WER {100 * self.held_out_wer:6.2f} %")
         chosen = asdict(self.settings)
-        lines += [f"{name:10} {chosen[name]:g}" for name in ("beam", "lm_weight", "word_score")]
+        lines += [f"{name:10} {chosen[name]:g}" for name in ("beam", *self.tuned)]
         lines.append(
             "by beam    "
             + ", ".join(f"{beam}: {100 * wer:.2f} %" for beam, wer in self.by_beam.items())
@@ -110,8 +114,9 @@ def tune(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Find ``lm_weight`` and ``word_score`` with the beam of ``base``, then the narrowest beam that
-    makes no more errors. The same seed gives the same result, however many ``jobs`` there are.
+    """Find ``lm_weight``, ``rescore_weight`` and ``word_score``, as far as they matter, with the
+    beam of ``base``, then the narrowest beam that makes no more errors. The same seed gives the
+    same result, however many ``jobs`` there are.
 
     Of trials the best is taken by the mean over its nearest neighbours too: on little data the
     single best owes much to chance. With the beam of ``base`` it makes no more errors than
@@ -135,7 +140,7 @@ def tune(
             if progress:
                 progress(len(found), trials + len(BEAMS))
         best = found[_choice(found, slice(None))]
-        settings = replace(base, lm_weight=best.lm_weight, word_score=best.word_score)
+        settings = replace(base, **{name: getattr(best, name) for name in ranges})
         by_beam = {}
         widths = sorted({*(beam for beam in BEAMS if beam < base.beam), base.beam})
         for width, texts in zip(
@@ -154,6 +159,7 @@ def tune(
         held_out_wer=_held_out_errors(found, examples) / rates[narrowest].words,
         trials=tuple(found),
         by_beam={width: rates[width].wer for width in widths},
+        tuned=tuple(ranges),
     )
 
 
@@ -162,6 +168,8 @@ def _ranges(alphabet: Alphabet, base: DecoderSettings) -> dict[str, tuple[float,
     ranges = {}
     if base.lm or base.neural_lm:
         ranges["lm_weight"] = LM_WEIGHT
+    if base.rescore_lm:
+        ranges["rescore_weight"] = RESCORE_WEIGHT
     if BeamDecoder(alphabet, replace(base, word_score=0.0)).has_lexicon:
         ranges["word_score"] = WORD_SCORE
     if not ranges:
@@ -263,8 +271,7 @@ def _score(settings: DecoderSettings) -> Trial:
     by_id = {each.utterance_id: each for each in rates.scores}
     scores = [by_id[example.utterance_id] for example in _EXAMPLES]
     return Trial(
-        settings.lm_weight,
-        settings.word_score,
-        np.array([each.errors for each in scores]),
-        np.array([each.character_errors for each in scores]),
+        **{name: getattr(settings, name) for name in TUNED},
+        errors=np.array([each.errors for each in scores]),
+        character_errors=np.array([each.character_errors for each in scores]),
     )
