@@ -17,6 +17,7 @@ from speechrnn.decoding.timing import Timing, by_word, symbol_spans, word_spans
 from speechrnn.errors import ModelError, ScoringError, TranscriptError
 from speechrnn.evaluation.timing import LEAST, estimate
 from speechrnn.runtime import Endpoint, Recognizer, Stream, container, default_model
+from speechrnn.runtime.reading import Reader
 from speechrnn.runtime.results import Habits, timed_words
 from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, Statistics
 from speechrnn.text import Alphabet
@@ -190,7 +191,8 @@ def test_a_stream_corrects_its_times_by_what_it_heard():
         before, given = given, len(log_probs) if final else max(given, frames)
         return log_probs[before:given], state
 
-    stream = Stream(spec, {}, step, Endpoint(1.0), habits=Habits(Timing(0.0, 0.1, 0.3)))
+    reader = Reader(spec, habits=Habits(Timing(0.0, 0.1, 0.3)))
+    stream = Stream(reader, {}, step, Endpoint(1.0))
     heard = [one for block in np.split(waveform, range(3000, len(waveform), 3000))
              for one in stream.feed(block) if one.is_final]  # fmt: skip
     heard.append(stream.finish())
