@@ -119,6 +119,22 @@ def test_options_that_cannot_be_used_say_so(speechrnn, trained, whistles, option
     assert message in err
 
 
+def test_the_n_best_are_printed_with_their_scores(speechrnn, trained, whistles, files):
+    path = manifest.read(whistles)[-1].path
+    options = ["--model", trained, "--lexicon", files / "words.txt", "--n-best", "3"]
+    code, out, err = speechrnn("transcribe", path, *options, "--json")
+    assert code == 0, err
+    (found,) = json.loads(out)
+    texts = [each["text"] for each in found["alternatives"]]
+    scores = [each["score"] for each in found["alternatives"]]
+    assert (len(set(texts)), texts[0], scores) == (3, found["text"], sorted(scores, reverse=True))
+    lines = speechrnn("transcribe", path, *options)[1].splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines[1:]] == texts
+    code, out, err = speechrnn("transcribe", path, "--model", trained, "--n-best", "3")
+    assert (code, out) == (2, "")
+    assert "--beam" in err
+
+
 # A file that carries its decoder
 
 

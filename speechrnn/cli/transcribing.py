@@ -74,6 +74,9 @@ def transcribe(
     rescore: RescoreLm = None,
     hotword: Hotwords = None,
     greedy: Greedy = False,
+    n_best: Annotated[
+        int, typer.Option("--n-best", min=0, help="Alternatives of a beam search to print.")
+    ] = 0,
     form: formats.Form = None,
     output: formats.Folder = None,
     as_json: Json = False,
@@ -123,7 +126,7 @@ def transcribe(
     for path in recordings:
         try:
             with _progress(path) as advance:
-                heard = recogniser.transcribe(path, advance)
+                heard = recogniser.transcribe(path, advance, n_best)
         except DataError as error:
             failed += 1
             complain(str(error))
@@ -150,6 +153,7 @@ def _as_data(path: Path, heard: Any) -> dict[str, Any]:
         "duration_s": heard.duration_s,
         "words": [dataclasses.asdict(word) for word in heard.words],
         "rejected": heard.rejected,
+        "alternatives": [dataclasses.asdict(each) for each in heard.alternatives],
     }
 
 
@@ -160,7 +164,8 @@ def _as_text(form: str, data: dict[str, Any], heard: Any, named: bool, timestamp
     if form in formats.SUBTITLES:
         return formats.subtitles(form, heard.words, heard.duration_s)
     line = f"{data['path']}\t{heard.text}" if named else heard.text
-    return "\n".join([line, *(_times(heard.words) if timestamps else [])])
+    others = [f"  {each.score:9.2f}  {each.text}" for each in heard.alternatives]
+    return "\n".join([line, *(_times(heard.words) if timestamps else []), *others])
 
 
 @contextlib.contextmanager

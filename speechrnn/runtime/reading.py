@@ -9,7 +9,16 @@ import numpy as np
 
 from speechrnn.decoding.greedy import Hypothesis, greedy
 from speechrnn.decoding.rejection import Rejection, silenced, without_noise
-from speechrnn.runtime.results import RAW, Habits, TimedWord, Transcript, confidence_of, timed_words
+from speechrnn.errors import UsageError
+from speechrnn.runtime.results import (
+    RAW,
+    Alternative,
+    Habits,
+    TimedWord,
+    Transcript,
+    confidence_of,
+    timed_words,
+)
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import Alphabet
 
@@ -39,8 +48,12 @@ class Reader:
     habits: Habits = RAW
     decoder: BeamDecoder | None = None
 
-    def transcript(self, listened: Listened) -> Transcript:
-        """What was said in a whole recording."""
+    def transcript(self, listened: Listened, n_best: int = 0) -> Transcript:
+        """What was said in a whole recording, with ``n_best`` alternatives.
+
+        Raises:
+            UsageError: alternatives are wanted of what is no search.
+        """
         heard, rejected = self.hypothesis(listened.log_probs)
         words = self.words(heard, listened)
         return Transcript(
@@ -50,7 +63,16 @@ class Reader:
             duration_s=listened.duration_s,
             log_probs=listened.log_probs,
             rejected=rejected,
+            alternatives=self._alternatives(listened.log_probs, n_best) if n_best else (),
         )
+
+    def _alternatives(self, log_probs: np.ndarray, n: int) -> tuple[Alternative, ...]:
+        if self.decoder is None:
+            raise UsageError(
+                f"the {n} best need a beam search; give decoder=DecoderSettings(), or --beam 64"
+            )
+        found = self.decoder.n_best(self.quiet(log_probs)[0], n)
+        return tuple([Alternative(each.hypothesis.text, each.score) for each in found])
 
     def hypothesis(self, log_probs: np.ndarray) -> tuple[Hypothesis, int]:
         """(frames, labels) -> what was heard, and how many stretches were taken for noise.

@@ -91,7 +91,7 @@ class BaseRecognizer(ABC):
         return False
 
     def transcribe(
-        self, source: np.ndarray | str | Path, progress: Progress | None = None
+        self, source: np.ndarray | str | Path, progress: Progress | None = None, n_best: int = 0
     ) -> Transcript:
         """A waveform, as ``log_probs`` takes it, or the path of a recording -> its text.
 
@@ -100,11 +100,13 @@ class BaseRecognizer(ABC):
 
         Args:
             progress: called with the seconds of the recording that are done, after each part.
+            n_best: alternatives that a beam search is to give beside the text.
 
         Raises:
             AudioError: the recording or the waveform cannot be used.
+            UsageError: alternatives are wanted, and there is no beam search.
         """
-        return self.reader.transcript(self.listen(source, progress))
+        return self.reader.transcript(self.listen(source, progress), n_best)
 
     def align(
         self, source: np.ndarray | str | Path, text: str, progress: Progress | None = None

@@ -35,6 +35,14 @@ class TimedWord:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another text that a beam search has left, and the score that it goes by."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Transcript:
     """What was heard in one recording.
 
@@ -48,6 +56,7 @@ class Transcript:
     duration_s: float
     log_probs: np.ndarray  # (frames, alphabet size), what other decoders start from
     rejected: int = 0  # stretches taken for noise: in log_probs, not in text and words
+    alternatives: tuple[Alternative, ...] = ()  # the n best, the text itself among them
 
 
 @dataclass(frozen=True)
