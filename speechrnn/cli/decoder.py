@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,64 +14,96 @@ import typer
 from speechrnn.cli.app import console
 
 if TYPE_CHECKING:
-    from speechrnn.runtime import BaseRecognizer, Decoder
+    from speechrnn.decoding.settings import Decoder
+    from speechrnn.runtime import BaseRecognizer
 
 DecoderFile = Annotated[
     Path | None,
     typer.Option("--decoder", metavar="JSON", help="Settings that `speechrnn tune` wrote."),
 ]
-Beam = Annotated[
-    int | None,
-    typer.Option("--beam", min=1, help="Search with so many hypotheses; 64 is plenty."),
-]
-Lm = Annotated[
-    Path | None,
-    typer.Option(metavar="ARPA", help="Search with a model of words or characters."),
-]
-LmWeight = Annotated[float | None, typer.Option(help="Of its natural logarithms; default 0.5.")]
-WordScore = Annotated[float | None, typer.Option(help="For each word, in nats; default 0.")]
-LexiconFile = Annotated[
-    Path | None,
-    typer.Option("--lexicon", metavar="FILE", help="Hear these words only, one a line."),
-]
-NeuralLm = Annotated[
-    Path | None,
-    typer.Option(metavar="RUN", help="Search with a recurrent character language model."),
-]
-RescoreLm = Annotated[
-    Path | None,
-    typer.Option("--rescore", metavar="RUN", help="Choose by one among what a search has left."),
-]
-Hotwords = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--hotword", metavar="PHRASE[:NATS]", help="Prefer this word or phrase; repeatable."
-    ),
-]
-Greedy = Annotated[
-    bool, typer.Option("--greedy", help="No search, even where the model carries settings.")
-]
+# Name of an option's value -> its type and help; the default of each is None.
+_OPTIONS: dict[str, Any] = {
+    "decoder": DecoderFile,
+    "beam": Annotated[
+        int | None, typer.Option(min=1, help="Search with so many hypotheses; 64 is plenty.")
+    ],
+    "lm": Annotated[
+        Path | None,
+        typer.Option(metavar="ARPA", help="Search with a model of words or characters."),
+    ],
+    "lm_weight": Annotated[
+        float | None, typer.Option(help="Of its natural logarithms; default 0.5.")
+    ],
+    "word_score": Annotated[float | None, typer.Option(help="For each word, in nats; default 0.")],
+    "lexicon": Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Hear these words only, one a line.")
+    ],
+    "neural_lm": Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Search with a recurrent character language model."),
+    ],
+    "rescore_lm": Annotated[
+        Path | None,
+        typer.Option("--rescore", metavar="RUN", help="Let one choose among what a search leaves."),
+    ],
+    "hotword": Annotated[
+        list[str] | None,
+        typer.Option(metavar="PHRASE[:NATS]", help="Prefer this word or phrase; repeatable."),
+    ],
+    "greedy": Annotated[
+        bool | None,
+        typer.Option("--greedy", help="No search, even where the model carries settings."),
+    ],
+}
 
 DEFAULT_BOOST = 3.0  # nats: a word that is twenty times less likely is heard instead
 
 
-def chosen(file: Path | None, greedy: bool, hotwords: list[str] | None, **given: Any) -> Decoder:
-    """What the options ask for: settings, "carried" where none is given, None for --greedy.
+def searching(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with options of a search, all of them or those named: it gets what they ask for as
+    ``search``, settings, "carried" where none is given, or None for --greedy."""
+    options = {name: _OPTIONS[name] for name in names or _OPTIONS}
 
-    Options go before the values of --decoder's file.
-    """
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_search(*arguments: Any, **given: Any) -> None:
+            asked = {name: given.pop(name) for name in options}
+            command(*arguments, search=_chosen(**asked), **given)
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for name, each in signature.parameters.items() if name != "search"]
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in options.items()
+        ]
+        own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        # typer makes the command line of these.
+        with_search.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        with_search.__annotations__ = {each.name: each.annotation for each in [*own, *added]}
+        return with_search
+
+    return decorate
+
+
+def _chosen(
+    decoder: Path | None = None,
+    greedy: bool | None = None,
+    hotword: list[str] | None = None,
+    **given: Any,
+) -> Decoder:
+    """Options go before the values of --decoder's file."""
     from speechrnn.decoding import settings
 
     values = {name: value for name, value in given.items() if value is not None}
-    if hotwords:
-        values["hotwords"] = dict(map(_hotword, hotwords))
-    if greedy and (file or values):
+    if hotword:
+        values["hotwords"] = dict(map(_hotword, hotword))
+    if greedy and (decoder or values):
         raise typer.BadParameter("it leaves no search to set", param_hint="--greedy")
     if greedy:
         return None
-    if file is None and not values:
+    if decoder is None and not values:
         return "carried"
-    base = settings.load(file) if file else settings.DecoderSettings()
+    base = settings.load(decoder) if decoder else settings.DecoderSettings()
     if "lm" in values or "neural_lm" in values:  # in place of the file's, of either kind
         values = {"lm": None, "neural_lm": None, **values}
     return dataclasses.replace(base, **values)

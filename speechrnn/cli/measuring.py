@@ -18,20 +18,8 @@ from speechrnn.cli.app import (
     examples,
     needs_training_extra,
 )
-from speechrnn.cli.decoder import (
-    Beam,
-    DecoderFile,
-    Greedy,
-    Hotwords,
-    LexiconFile,
-    Lm,
-    LmWeight,
-    NeuralLm,
-    RescoreLm,
-    WordScore,
-    chosen,
-    tell_remarks,
-)
+from speechrnn.cli.decoder import searching, tell_remarks
+from speechrnn.decoding.settings import Decoder
 from speechrnn.errors import DataError
 
 
@@ -44,6 +32,7 @@ from speechrnn.errors import DataError
         "speechrnn evaluate model.tflite mine.csv --report out.html",
     )
 )
+@searching()
 def evaluate(
     model: ModelPath,
     manifest: ManifestPath,
@@ -55,16 +44,6 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(help="Write a page of it, with the worst utterances, as HTML.")
     ] = None,
-    decoder: DecoderFile = None,
-    beam: Beam = None,
-    lm: Lm = None,
-    lm_weight: LmWeight = None,
-    word_score: WordScore = None,
-    lexicon: LexiconFile = None,
-    neural_lm: NeuralLm = None,
-    rescore: RescoreLm = None,
-    hotword: Hotwords = None,
-    greedy: Greedy = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes that search; default: one a core.")
     ] = None,
@@ -73,6 +52,7 @@ def evaluate(
         typer.Option("--reliability", metavar="PNG", help="Draw how right sure words are."),
     ] = None,
     as_json: Json = False,
+    search: Decoder = None,
 ) -> None:
     """Word and character error rates of a model, with a 95 % interval.
 
@@ -86,19 +66,7 @@ def evaluate(
     from speechrnn.runtime import open_model
 
     evaluation = needs_training_extra("evaluating", "speechrnn.evaluation.evaluate")
-    settings = chosen(
-        decoder,
-        greedy,
-        hotword,
-        beam=beam,
-        lm=lm,
-        lm_weight=lm_weight,
-        word_score=word_score,
-        lexicon=lexicon,
-        neural_lm=neural_lm,
-        rescore_lm=rescore,
-    )
-    recogniser = open_model(model, decoder=settings)
+    recogniser = open_model(model, decoder=search)
     tell_remarks(recogniser)
     utterances = manifests.read(manifest, recogniser.card.get("dev_fraction", 0.1))
     if split is not None:

@@ -16,20 +16,8 @@ from rich.text import Text
 
 from speechrnn.cli import formats
 from speechrnn.cli.app import SHORT_WAIT, Json, answer, app, complain, console, examples
-from speechrnn.cli.decoder import (
-    Beam,
-    DecoderFile,
-    Greedy,
-    Hotwords,
-    LexiconFile,
-    Lm,
-    LmWeight,
-    NeuralLm,
-    RescoreLm,
-    WordScore,
-    chosen,
-    tell_remarks,
-)
+from speechrnn.cli.decoder import searching, tell_remarks
+from speechrnn.decoding.settings import Decoder
 from speechrnn.errors import DataError
 
 
@@ -43,6 +31,7 @@ from speechrnn.errors import DataError
         "arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe - --stream --model live.tflite",
     )
 )
+@searching()
 def transcribe(
     recordings: Annotated[
         list[Path] | None, typer.Argument(metavar="AUDIO...", help="Audio files.")
@@ -64,22 +53,13 @@ def transcribe(
     device: Annotated[
         str | None, typer.Option(help="Which microphone; default: the system's.")
     ] = None,
-    decoder: DecoderFile = None,
-    beam: Beam = None,
-    lm: Lm = None,
-    lm_weight: LmWeight = None,
-    word_score: WordScore = None,
-    lexicon: LexiconFile = None,
-    neural_lm: NeuralLm = None,
-    rescore: RescoreLm = None,
-    hotword: Hotwords = None,
-    greedy: Greedy = False,
     n_best: Annotated[
         int, typer.Option("--n-best", min=0, help="Alternatives of a beam search to print.")
     ] = 0,
     form: formats.Form = None,
     output: formats.Folder = None,
     as_json: Json = False,
+    search: Decoder = None,
 ) -> None:
     """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
 
@@ -95,24 +75,12 @@ def transcribe(
 
     recordings = recordings or []
     _check_sources(recordings, stream, microphone, device)
-    settings = chosen(
-        decoder,
-        greedy,
-        hotword,
-        beam=beam,
-        lm=lm,
-        lm_weight=lm_weight,
-        word_score=word_score,
-        lexicon=lexicon,
-        neural_lm=neural_lm,
-        rescore_lm=rescore,
-    )
     form = formats.chosen(form, as_json)
     formats.check_files(form, output, recordings)
     if stream and (form in formats.SUBTITLES or output is not None):
         raise typer.BadParameter("subtitles and files need whole recordings", param_hint="--stream")
     as_json = form == "json"
-    recogniser = open_model(model or default_model(), reject, settings)
+    recogniser = open_model(model or default_model(), reject, search)
     tell_remarks(recogniser)
     if microphone:
         _transcribe_microphone(recogniser, device, timestamps, as_json)

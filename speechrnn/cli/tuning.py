@@ -20,16 +20,8 @@ from speechrnn.cli.app import (
     examples,
     needs_extra,
 )
-from speechrnn.cli.decoder import (
-    Beam,
-    Hotwords,
-    LexiconFile,
-    Lm,
-    NeuralLm,
-    RescoreLm,
-    chosen,
-    tell_remarks,
-)
+from speechrnn.cli.decoder import searching, tell_remarks
+from speechrnn.decoding.settings import Decoder
 from speechrnn.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -44,23 +36,19 @@ if TYPE_CHECKING:
         "speechrnn tune model.tflite mine.csv --lexicon words.txt --lm lm.arpa -o decoder.json",
     )
 )
+@searching("lm", "lexicon", "neural_lm", "rescore_lm", "hotword", "beam")
 def tune(
     model: ModelPath,
     manifest: ManifestPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="The settings to write, JSON.")],
     split: Annotated[str, typer.Option(help="Of the manifest: what to tune on.")] = "dev",
-    lm: Lm = None,
-    lexicon: LexiconFile = None,
-    neural_lm: NeuralLm = None,
-    rescore: RescoreLm = None,
-    hotword: Hotwords = None,
-    beam: Beam = None,
     trials: Annotated[int, typer.Option(min=1, help="Choices of weights that are tried.")] = 60,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes that search; default: one a core.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same settings.")] = 0,
     as_json: Json = False,
+    search: Decoder = None,
 ) -> None:
     """Find the weights of a language model, the score of a word and the width of the beam.
 
@@ -74,11 +62,9 @@ def tune(
     from speechrnn.runtime import open_model
 
     tuning = needs_extra("tuning a decoder", "tune", "speechrnn.evaluation.tune")
-    given = {"lm": lm, "lexicon": lexicon, "neural_lm": neural_lm, "rescore_lm": rescore}
-    base = chosen(None, False, hotword, beam=beam, **given)
-    if not isinstance(base, DecoderSettings):
+    if not isinstance(search, DecoderSettings):
         raise UsageError("there is nothing to tune; name --lm, --lexicon or both")
-    recogniser = open_model(model, decoder=base)
+    recogniser = open_model(model, decoder=search)
     tell_remarks(recogniser)
     with Progress(console=console, transient=True) as bar:
         heard = bar.add_task("listening", total=None)
@@ -89,7 +75,7 @@ def tune(
         tuned = tuning.tune(
             recogniser.alphabet,
             found,
-            base,
+            search,
             trials=trials,
             jobs=jobs or len(os.sched_getaffinity(0)),
             seed=seed,

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from speechrnn.errors import DataError, UsageError
 from speechrnn.files import write_atomically
@@ -91,6 +91,11 @@ class DecoderSettings:
                 f"these are not decoder settings that this version reads ({error}); write them "
                 "with `speechrnn tune`"
             ) from error
+
+
+# What a recogniser may be given: settings; "carried", those in its model's card, if it has any;
+# None, the best label of each frame.
+Decoder = DecoderSettings | Literal["carried"] | None
 
 
 def load(path: str | Path) -> DecoderSettings:

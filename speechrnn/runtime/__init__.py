@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from speechrnn.decoding.settings import Decoder
 from speechrnn.errors import ModelError
-from speechrnn.runtime.recognizer import BaseRecognizer, Decoder, Recognizer
+from speechrnn.runtime.recognizer import BaseRecognizer, Recognizer
 from speechrnn.runtime.results import Aligned, TimedSymbol, TimedWord, Transcript
 from speechrnn.runtime.streaming import Endpoint, Heard, Stream
 from speechrnn.runtime.windows import Windows

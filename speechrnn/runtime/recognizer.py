@@ -10,7 +10,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -20,7 +20,7 @@ from speechrnn.decoding import carried
 from speechrnn.decoding.alignment import align
 from speechrnn.decoding.pauses import Loudness
 from speechrnn.decoding.rejection import Rejection
-from speechrnn.decoding.settings import DecoderSettings
+from speechrnn.decoding.settings import Decoder
 from speechrnn.errors import ModelError
 from speechrnn.runtime import container
 from speechrnn.runtime.reading import Listened, Reader
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from speechrnn.decoding.beam import BeamDecoder
 
 Progress = Callable[[float], None]
-Decoder = DecoderSettings | Literal["carried"] | None  # see ``BaseRecognizer.decode_with``
 
 
 class BaseRecognizer(ABC):
