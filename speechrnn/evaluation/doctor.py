@@ -6,11 +6,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from speechrnn import audio
 from speechrnn.corpora.manifest import Utterance, without_duplicates
@@ -19,27 +17,17 @@ from speechrnn.decoding.greedy import greedy
 from speechrnn.errors import AudioError, TranscriptError
 from speechrnn.evaluation import recording_checks, transcript_checks
 from speechrnn.evaluation.findings import Case, Finding, Item, Judged, Severity, readable
+from speechrnn.evaluation.progress import progress_bar
+from speechrnn.evaluation.recogniser import Recogniser
 from speechrnn.evaluation.recordings import Unreadable, measure_all
 from speechrnn.specs import RecogniserSpec, TextRules
-from speechrnn.text import Alphabet, normalise
+from speechrnn.text import normalise
 
 SHOWN = 8  # utterances of a finding in the text for people; the page and the JSON have all
 MISMATCH = "mismatch (nats a symbol)"
 LOST = 1.0  # nats a symbol, of half the transcripts: a model that has learned the corpus gives 0.1
 PERCENTILES = (0, 5, 50, 95, 100)
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
-
-
-class Recogniser(Protocol):
-    """What judges transcripts: a run, a SavedModel, a ``.tflite``."""
-
-    @property
-    def alphabet(self) -> Alphabet: ...
-
-    @property
-    def spec(self) -> RecogniserSpec: ...
-
-    def log_probs(self, waveform: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -151,7 +139,7 @@ def examine(
     """
     rules = recogniser.alphabet.spec.rules if recogniser else TextRules()
     listed, later = without_duplicates(utterances)
-    with _bar(progress) as bar:
+    with progress_bar(progress) as bar:
         task = bar.add_task("measuring", total=len(listed))
         recordings = measure_all([u.path for u in listed], workers, lambda: bar.advance(task))
         cases = [
@@ -219,14 +207,3 @@ def _plain(case: Case) -> dict[str, Any]:
 
 def _percentiles(values: Sequence[float]) -> list[float]:
     return [float(value) for value in np.percentile(values, PERCENTILES)]
-
-
-def _bar(enabled: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not enabled,
-    )

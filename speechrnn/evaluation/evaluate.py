@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from speechrnn.corpora.manifest import Utterance, without_duplicates
 from speechrnn.errors import DataError, ScoringError
 from speechrnn.evaluation import breakdown, transcripts
 from speechrnn.evaluation.calibration import Reliability, judge, reliability
 from speechrnn.evaluation.error_rates import ErrorRates, score
+from speechrnn.evaluation.progress import progress_bar
 from speechrnn.text import Alphabet
 
 DURATION = "duration"  # the table by the recordings' lengths, whatever the manifest says of them
@@ -138,7 +136,7 @@ def evaluate(
     columns = _columns(utterances, by)
     failures = [Failure(u.utterance_id, u.path, "duplicate_id", message) for u, message in later]
     heard: dict[str, transcripts.Transcript] = {}
-    with _transcripts(recogniser, utterances, jobs) as found, _bar(enabled=progress) as bar:
+    with _transcripts(recogniser, utterances, jobs) as found, progress_bar(progress) as bar:
         start = time.perf_counter()
         task = bar.add_task("evaluating", total=len(utterances))
         for utterance, transcript in zip(utterances, found, strict=True):
@@ -224,14 +222,3 @@ def _transcripts(
 
 def _failure(utterance: Utterance, error: DataError) -> Failure:
     return Failure(utterance.utterance_id, utterance.path, error.reason, str(error))
-
-
-def _bar(enabled: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not enabled,
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -12,8 +11,8 @@ from speechrnn.corpora import noise
 from speechrnn.decoding.greedy import greedy
 from speechrnn.decoding.rejection import Rejection, word_doubts
 from speechrnn.errors import MissingExtra, ScoringError
-from speechrnn.specs import RecogniserSpec
-from speechrnn.text import Alphabet, normalise
+from speechrnn.evaluation.recogniser import Recogniser
+from speechrnn.text import normalise
 
 try:
     import jiwer
@@ -23,18 +22,6 @@ except ImportError as error:
 NOISE_MINUTES = 30.0
 PAUSE_S = 1.0  # as long as ``runtime.Endpoint`` waits behind words
 MOST_LOST = 0.005  # of the words that are right on the development set
-
-
-class Recogniser(Protocol):
-    """What the doubts are of: a run, a SavedModel, a ``.tflite``."""
-
-    @property
-    def alphabet(self) -> Alphabet: ...
-
-    @property
-    def spec(self) -> RecogniserSpec: ...
-
-    def log_probs(self, waveform: np.ndarray, /) -> np.ndarray: ...
 
 
 def tune(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from speechrnn.decoding.greedy import Token
 from speechrnn.decoding.pauses import Loudness
 from speechrnn.decoding.timing import Timing, by_word
 from speechrnn.errors import DataError, ScoringError
-from speechrnn.specs import RecogniserSpec
-from speechrnn.text import Alphabet
+from speechrnn.evaluation.recogniser import Recogniser
 
 LEAST = 10  # recordings that fit, and junctions
 MOST = 200  # recordings that are looked at, evenly chosen
@@ -23,18 +21,6 @@ MOST = 200  # recordings that are looked at, evenly chosen
 # Where words are parted by pauses in all that the model heard, it finds no space at a junction, and
 # few fit so well: then the best do that fit at all.
 MOST_MISMATCH, AT_ALL = 0.5, 3.0
-
-
-class Recogniser(Protocol):
-    """What the times are of: a run, a SavedModel, a ``.tflite``."""
-
-    @property
-    def alphabet(self) -> Alphabet: ...
-
-    @property
-    def spec(self) -> RecogniserSpec: ...
-
-    def log_probs(self, waveform: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
