@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ def pipeline(monkeypatch):
     def load(name):
         spec = importlib.util.spec_from_file_location(f"pipelines_{name}", PIPELINES / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look
         spec.loader.exec_module(module)
         return module
 
@@ -266,3 +268,22 @@ def test_error_rates_against_latency(pipeline, trained, monkeypatch, capsys, tmp
     (empty / "recipe.yaml").write_text(settings.to_yaml())
     with pytest.raises(DataError, match="are gone"):
         script.table(empty, [])
+
+
+def test_a_lexicon_and_a_language_model_are_made_tuned_and_compared(
+    pipeline, trained, whistles, tmp_path, monkeypatch, capsys
+):
+    options = ["--model", trained, "--data", whistles, "--output", tmp_path, "--trials", "3"]
+    monkeypatch.setattr("sys.argv", ["decoding.py", *map(str, options)])
+    pipeline("decoding").main()
+    rows = json.loads((tmp_path / "decoding.json").read_text())
+    assert [row["name"] for row in rows] == ["greedy", "lexicon", "lexicon and 3-gram"]
+    training = [u.text for u in manifest.read(whistles) if u.split == "train"]
+    words = sorted({word for text in training for word in text.split()})
+    assert (tmp_path / "lexicon.txt").read_text().split() == words
+    for row in rows[1:]:
+        assert row["than_greedy"]["errors_a"] == rows[0]["errors"]
+        assert row["than_greedy"]["errors_b"] == row["errors"]
+        assert 0 <= row["held_out_wer"] <= 1
+    printed = capsys.readouterr().out
+    assert all(f"{row['name']:34} {100 * row['wer']:6.2f}" in printed for row in rows)

@@ -26,6 +26,7 @@ except ImportError as error:
     raise MissingExtra("beam search", "decode") from error
 
 _UNKNOWN = "<unk>"  # the decoder wants it in every dictionary of words
+_FEW = 10  # symbols of a frame, where each costs a call of Python
 _NATS = math.log(10)  # KenLM's logarithms are to the base of 10
 
 
@@ -176,7 +177,7 @@ def _without_lexicon(alphabet: Alphabet, settings: DecoderSettings, loaded: _Loa
     def make(settings: DecoderSettings) -> Any:
         options = fl.LexiconFreeDecoderOptions(
             beam_size=settings.beam,
-            beam_size_token=settings.symbols or alphabet.spec.size,
+            beam_size_token=_symbols(settings, alphabet, lm),
             beam_threshold=settings.threshold,
             lm_weight=1.0 if phrases else settings.lm_weight * nats,
             sil_score=0.0,  # it would count each frame of a space, not each word
@@ -213,7 +214,7 @@ def _with_lexicon(
     def make(settings: DecoderSettings) -> Any:
         options = fl.LexiconDecoderOptions(
             beam_size=settings.beam,
-            beam_size_token=settings.symbols or alphabet.spec.size,
+            beam_size_token=_symbols(settings, alphabet, lm if loaded.of_characters else None),
             beam_threshold=settings.threshold,
             lm_weight=1.0 if phrases else settings.lm_weight * nats,
             word_score=settings.word_score,
@@ -229,6 +230,12 @@ def _with_lexicon(
 
     remarks = tuple(remark for remark in (lexicon.remark(), _strangers(lexicon, loaded)) if remark)
     return Search(make, settings, lm, separator, remarks)
+
+
+def _symbols(settings: DecoderSettings, alphabet: Alphabet, lm_of_labels: Any) -> int:
+    """How many symbols of a frame are tried."""
+    is_python = isinstance(lm_of_labels, fl.LM) and hasattr(lm_of_labels, "reset")
+    return settings.symbols or (_FEW if is_python else alphabet.spec.size)
 
 
 def _strangers(lexicon: Lexicon, loaded: _Loaded) -> str:

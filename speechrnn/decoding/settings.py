@@ -38,7 +38,9 @@ class DecoderSettings:
 
     beam: int = 64  # hypotheses kept after a frame
     threshold: float = 25.0  # nats below the best at which one is dropped
-    symbols: int = 0  # most probable symbols of a frame that are tried; 0: all
+    # Most probable symbols of a frame that are tried; 0: all, but 10 where hotwords or a recurrent
+    # model look at each.
+    symbols: int = 0
     lm: Path | None = None
     lm_weight: float = 0.5
     word_score: float = 0.0
