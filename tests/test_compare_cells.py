@@ -96,7 +96,11 @@ def test_products_are_those_of_the_layers_weight_matrices(cell):
     assert multiply_adds(spec) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "cell",
+    # Each of the networks it tries is built, and clockwork's is the slowest to build.
+    [pytest.param(cell, marks=[pytest.mark.long] * (cell == "clockwork")) for cell in CELLS],
+)
 def test_equal_parameters_are_found_within_the_tolerance(pipeline, cell):
     size = pipeline("network_size")
     wanted = size.count_parameters(recogniser(units=120, cell="lstm"))

@@ -34,7 +34,10 @@ VARIANTS = [
 VARIANTS += [
     dict(cell="gru", bidirectional=False, lookahead=3),
     dict(cell="lstm", bidirectional=True, chunk=7, right_context=4),
-    dict(cell="clockwork", bidirectional=True, chunk=5, right_context=8),
+    pytest.param(
+        dict(cell="clockwork", bidirectional=True, chunk=5, right_context=8),
+        marks=pytest.mark.long,  # lstm's chunks are as good a test, and clockwork's without any
+    ),
 ]
 BUILT = {}
 
