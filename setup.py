@@ -35,7 +35,7 @@ EXTRAS = {
         "matplotlib>=3.9,<4",  # plots of the report, pictures of features (librosa.display)
     ],
     "decode": ["flashlight-text>=0.0.7,<0.1"],  # beam search; KenLM is inside
-    "tune": ["optuna>=4.6,<6"],
+    "tune": ["flashlight-text>=0.0.7,<0.1", "optuna>=4.6,<6", "jiwer>=4.0,<5"],
     "tfds": [
         "tensorflow-datasets>=4.9.10,<5",
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not declare it

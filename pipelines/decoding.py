@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -115,7 +116,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         line += f"  {each['errors']:6}  {each['errors'] / rows[0]['errors']:11.2f}"
         if each["than_greedy"]:
             p = each["than_greedy"]["matched_pairs"]["p"]
-            line += f"  {100 * each['held_out_wer']:8.2f}  {p:.4f}"
+            held_out = each["held_out_wer"]
+            line += f"  {math.nan if held_out is None else 100 * held_out:8.2f}  {p:.4f}"
         lines.append(line)
     return "\n".join(lines)
 

@@ -84,7 +84,8 @@ class Alphabet:
         text = normalise(text, self.spec.rules)
         if not text:
             raise TranscriptError(
-                "the transcript is empty after normalisation", reason="empty_transcript"
+                "the transcript is empty after normalisation; write what is said",
+                reason="empty_transcript",
             )
         unknown = sorted(set(text) - self._label.keys())
         if unknown:

@@ -18,7 +18,7 @@ from speechrnn.decoding.greedy import greedy
 from speechrnn.decoding.hotwords import START, Hotwords
 from speechrnn.decoding.settings import DecoderSettings
 from speechrnn.errors import DataError, ModelError, UsageError
-from speechrnn.specs import AlphabetSpec
+from speechrnn.specs import AlphabetSpec, TextRules
 from speechrnn.text import Alphabet
 
 ALPHABET = Alphabet(AlphabetSpec((" ", "a", "b")))
@@ -285,6 +285,24 @@ def spoken(words):
     return sure - np.logaddexp.reduce(sure, axis=1, keepdims=True)
 
 
+@given(st.integers(1, 6), st.integers(0, 10**6), st.floats(0, 2))
+@few
+def test_a_model_of_characters_weighs_the_words_of_a_lexicon(files, frames, seed, weight):
+    decoder = BeamDecoder(
+        ALPHABET,
+        DecoderSettings(
+            lm=files / "characters.arpa", lexicon=files / "words.txt", lm_weight=weight, beam=500
+        ),
+    )
+
+    def bonus(text):
+        if not in_lexicon(text):
+            return None
+        return weight * backed_off(CHARACTER_LM, "|".join(text.split()))
+
+    agree(decoder, posteriors(frames, seed), bonus)
+
+
 @pytest.mark.parametrize("settings", [{}, {"lexicon": "words.txt"}, {"lm": "characters.arpa"}])
 def test_a_long_recording_in_parts_reads_as_the_whole(files, settings, monkeypatch):
     paths = {name: files / file for name, file in settings.items()}
@@ -295,6 +313,31 @@ def test_a_long_recording_in_parts_reads_as_the_whole(files, settings, monkeypat
     for longest in (50, 61, 200):
         monkeypatch.setattr(beam, "LONGEST", longest)
         assert decoder.decode(spoken(words)).text == whole.text
+
+
+@pytest.mark.parametrize("settings", [{"lexicon": "words.txt"}, {"lm": "words.arpa"}])
+def test_a_part_s_last_word_does_not_run_into_the_next_part(files, settings, monkeypatch):
+    """Where a network writes no space in a pause, a word of a lexicon still ends there."""
+    paths = {name: files / file for name, file in settings.items()}
+    decoder = BeamDecoder(ALPHABET, DecoderSettings(**paths, lm_weight=0.1))
+    words = list(np.random.default_rng(1).choice(WORDS, 30))
+    pause = np.log(np.tile(np.float32([0.95, 0.03, 0.01, 0.01]), (20, 1)))
+    spoken_words = [spoken([word])[:-14] for word in words]  # without its space and blanks
+    log_probs = np.concatenate([part for each in spoken_words for part in (each, pause)])
+    monkeypatch.setattr(beam, "LONGEST", 100)
+    assert decoder.decode(log_probs).text.split() == words
+
+
+def test_the_first_of_the_n_best_is_the_text_in_parts_too(files, monkeypatch):
+    decoder = BeamDecoder(ALPHABET, DecoderSettings(lm=files / "words.arpa"))
+    log_probs = posteriors(60, 5)
+    monkeypatch.setattr(beam, "LONGEST", 25)
+    found = decoder.n_best(log_probs, 20)
+    assert found[0].hypothesis == decoder.decode(log_probs)
+    assert len({each.hypothesis.text for each in found}) == 20
+    scores = [each.score for each in found]
+    assert scores == sorted(scores, reverse=True)
+    assert all(in_lexicon(each.hypothesis.text) for each in found)
 
 
 def test_parts_are_cut_in_pauses_and_cover_every_frame(monkeypatch):
@@ -357,16 +400,18 @@ def test_a_lexicon_without_usable_words_is_refused(tmp_path, content, message):
     [
         (None, "cannot read the language model"),
         ("hello\n", "no language model that KenLM reads"),
+        ("\udcff\udcfe\x00 bad", "no language model that KenLM reads"),
+        ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n\n\\end\\\n", "order 2 to 6"),
         (WORD_LM[:150], "no language model that KenLM reads|no ARPA file"),
         (CHARACTER_LM.replace("\ta", "\tx").replace("\tb", "\ty"), "other characters"),
         (WORD_LM.replace("a", "x").replace("dxtx", "data").replace("grxm", "gram"), "each of its"),
     ],
-    ids=["missing", "foreign", "cut", "other characters", "other words"],
+    ids=["missing", "foreign", "bytes", "order 1", "cut", "other characters", "other words"],
 )
 def test_a_language_model_that_cannot_serve_is_refused(tmp_path, content, message):
     path = tmp_path / "model.arpa"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises((ModelError, DataError), match=message):
         BeamDecoder(ALPHABET, DecoderSettings(lm=path))
 
@@ -377,6 +422,20 @@ def test_a_lexicon_that_the_model_of_words_does_not_know_at_all_is_refused(files
         BeamDecoder(
             ALPHABET, DecoderSettings(lm=files / "words.arpa", lexicon=tmp_path / "words.txt")
         )
+
+
+def test_an_alphabet_may_have_the_character_that_stands_for_the_space(files):
+    alphabet = Alphabet(AlphabetSpec((" ", "a", "b", "|"), TextRules(keep="|")))
+    path = files / "bars.txt"
+    path.write_text("a|b\n")
+    log_probs = posteriors(6, 0, labels=5)
+    for hotwords in ({}, {"a|b": 99.0}):
+        decoder = BeamDecoder(alphabet, DecoderSettings(hotwords=hotwords))
+        assert set(decoder.decode(log_probs).text) <= {" ", "a", "b", "|"}
+    assert "a|b" in decoder.decode(log_probs).text.split()
+    assert BeamDecoder(alphabet, DecoderSettings(lexicon=path, word_score=99)).decode(
+        log_probs
+    ).text in ("a|b", "")
 
 
 def test_a_hotword_that_the_model_cannot_write_is_refused():
@@ -417,7 +476,8 @@ def test_settings_survive_their_file_and_its_move(files, tmp_path):
         ('{"format": 9}', DataError, "of format 1"),
         ('{"format": 1, "settings": {"bean": 3}}', DataError, "bean"),
         ('{"format": 1, "settings": {"beam": "x"}}', DataError, "whole numbers"),
-        ('{"format": 1, "settings": {"beam": 0}}', UsageError, "at least 1"),
+        ('{"format": 1, "settings": {"beam": 0}}', UsageError, "1 to 100000"),
+        ('{"format": 1, "settings": {"beam": 99999999999}}', UsageError, "1 to 100000"),
         ('{"format": 1, "settings": {"lm_weight": NaN}}', UsageError, "finite"),
         ('{"format": 1, "settings": {"lm": "a", "neural_lm": "b"}}', UsageError, "two language"),
     ],

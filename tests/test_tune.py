@@ -12,7 +12,15 @@ from speechrnn.decoding import settings as settings_file
 from speechrnn.decoding.beam import BeamDecoder
 from speechrnn.decoding.settings import DecoderSettings
 from speechrnn.errors import ModelError, ScoringError, UsageError
-from speechrnn.evaluation.tune import LM_WEIGHT, WORD_SCORE, Example, tune
+from speechrnn.evaluation.tune import (
+    LM_WEIGHT,
+    WORD_SCORE,
+    Example,
+    Trial,
+    _choice,
+    _held_out_errors,
+    tune,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +81,45 @@ def test_tuning_makes_no_more_errors_than_the_settings_it_began_with(tuned, base
     assert errors(examples, base) > 0, "the noise makes nothing hard"
 
 
-def test_a_trial_s_errors_are_those_of_its_weights(tuned, base, examples):
-    trial = tuned.trials[5]
-    settings = dataclasses.replace(base, lm_weight=trial.lm_weight, word_score=trial.word_score)
-    assert errors(examples, settings) == trial.errors.sum()
+def test_a_trials_errors_are_those_of_its_weights(tuned, base, examples):
+    one = tuned.trials[5]
+    settings = dataclasses.replace(base, lm_weight=one.lm_weight, word_score=one.word_score)
+    assert errors(examples, settings) == one.errors.sum()
     assert all(LM_WEIGHT[0] <= t.lm_weight <= LM_WEIGHT[1] for t in tuned.trials)
     assert all(WORD_SCORE[0] <= t.word_score <= WORD_SCORE[1] for t in tuned.trials)
     assert len({t.lm_weight for t in tuned.trials}) > 6
 
 
-def test_what_is_held_out_had_no_part_in_the_choice(tuned):
-    """No fold can do better than the trial that is best on it."""
-    folds = [[i for i in range(12) if i % 4 == k] for k in range(4)]  # a speaker each
-    least = sum(min(t.errors[rows].sum() for t in tuned.trials) for rows in folds)
-    most = sum(max(t.errors[rows].sum() for t in tuned.trials) for rows in folds)
-    assert least <= tuned.held_out_wer * tuned.rates.words <= most
+def trial(errors, **weights):
+    weights = {"lm_weight": 0.5, "rescore_weight": 0.4, "word_score": 0.0, **weights}
+    return Trial(**weights, errors=np.array(errors), character_errors=np.zeros(len(errors)))
+
+
+def test_what_is_held_out_had_no_part_in_the_choice():
+    """Two speakers: each has a trial without an error, at which the other has five."""
+    pair = [Example("u", posteriors(1, 0), "a", "x"), Example("v", posteriors(1, 0), "a", "y")]
+    found = [trial([2, 2])]
+    found += [trial([0, 5], lm_weight=0.1 + 0.01 * i) for i in range(5)]
+    found += [trial([5, 0], lm_weight=1.4 + 0.01 * i) for i in range(5)]
+    assert _held_out_errors(found, pair) == 10
+    better = [trial([1, 1], lm_weight=1.0 + 0.01 * i) for i in range(5)]
+    assert _held_out_errors([trial([2, 2]), *better], pair) == 2
+    assert _held_out_errors(found, pair[:1]) is None
+
+
+@pytest.mark.parametrize("name", ["lm_weight", "rescore_weight", "word_score"])
+def test_a_choice_looks_at_its_neighbours_in_every_weight(name):
+    """Good among bad ones by chance, or a little worse where all are good."""
+    lucky = [trial([9], **{name: 0.1 + 0.01 * i}) for i in range(5)]
+    lucky[0] = trial([6], **{name: 0.1})
+    lucky[2] = trial([0], **{name: 0.12})
+    plateau = [trial([1], **{name: 0.9 + 0.01 * i}) for i in range(5)]
+    assert _choice([trial([9], **{name: 0.5}), *lucky, *plateau], slice(None)) > len(lucky)
+
+
+def test_a_choice_is_no_worse_than_what_was_given():
+    found = [trial([3]), *(trial([4], lm_weight=1 + 0.01 * i) for i in range(6))]
+    assert _choice(found, slice(None)) == 0
 
 
 def test_the_same_seed_gives_the_same_settings_with_any_number_of_processes(tuned, base, examples):

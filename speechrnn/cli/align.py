@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os.path
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def align(
 
     form = formats.chosen(form, as_json)
     text = _transcript(transcript)
-    recogniser = open_model(model)
+    recogniser = open_model(model, decoder=None)
     try:
         found = recogniser.align(recording, text)
     except TranscriptError as error:
@@ -60,10 +61,16 @@ def align(
 
 def _transcript(given: str) -> str:
     if not os.path.isfile(given):
-        if given.endswith(".txt") and len(given.split()) == 1:
+        if os.path.exists(given) or _looks_like_a_path(given):
             raise DataError(f"there is no transcript at {given}; name a text file or give the text")
         return given
     try:
         return Path(given).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{given} is not UTF-8 text: {error}; save it as UTF-8") from error
+
+
+def _looks_like_a_path(given: str) -> bool:
+    """One word with a folder or a suffix in it."""
+    is_one = len(given.split()) == 1
+    return is_one and (os.sep in given or re.fullmatch(r".+\.\w{1,5}", given) is not None)

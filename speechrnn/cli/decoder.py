@@ -46,6 +46,9 @@ _OPTIONS: dict[str, Any] = {
         Path | None,
         typer.Option("--rescore", metavar="RUN", help="Let one choose among what a search leaves."),
     ],
+    "rescore_weight": Annotated[
+        float | None, typer.Option(help="Of --rescore's natural logarithms; default 0.4.")
+    ],
     "hotword": Annotated[
         list[str] | None,
         typer.Option(metavar="PHRASE[:NATS]", help="Prefer this word or phrase; repeatable."),
@@ -106,7 +109,12 @@ def _chosen(
     base = settings.load(decoder) if decoder else settings.DecoderSettings()
     if "lm" in values or "neural_lm" in values:  # in place of the file's, of either kind
         values = {"lm": None, "neural_lm": None, **values}
-    return dataclasses.replace(base, **values)
+    found = dataclasses.replace(base, **values)
+    if "lm_weight" in values and not (found.lm or found.neural_lm):
+        raise typer.BadParameter("there is no language model to weigh", param_hint="--lm-weight")
+    if "rescore_weight" in values and not found.rescore_lm:
+        raise typer.BadParameter("there is no --rescore to weigh", param_hint="--rescore-weight")
+    return found
 
 
 def tell_remarks(recogniser: BaseRecognizer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,6 +62,8 @@ def evaluate(
     Without options of a beam search it takes the best label of each frame, or what `export
     --decoder` put into the model.
     """
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{picture}: name a .png file", param_hint="--reliability")
     from speechrnn.corpora import manifest as manifests
     from speechrnn.runtime import open_model
 
@@ -77,17 +79,24 @@ def evaluate(
     result = evaluation.evaluate(
         recogniser, utterances, by=by or [], jobs=_jobs(jobs, recogniser.decoder is not None)
     )
+    answer(result.to_dict(), result.table(by or []), as_json)
     if report:
         page = needs_training_extra("the report", "speechrnn.evaluation.report")
         title = f"{model.name} on {manifest.name}" + (f", {split}" if split else "")
         with console.status("writing the report"):
             page.write_report(result, utterances, recogniser, report, title)
-    if picture is not None and result.confidence is not None:
-        calibration = needs_training_extra("evaluating", "speechrnn.evaluation.calibration")
-        calibration.plot(result.confidence, picture)
-    answer(result.to_dict(), result.table(by or []), as_json)
+    if picture is not None:
+        _draw(result, picture)
     if result.failures:
         raise DataError(f"{len(result.failures)} recordings could not be transcribed")
+
+
+def _draw(result: Any, picture: Path) -> None:
+    calibration = needs_training_extra("evaluating", "speechrnn.evaluation.calibration")
+    if result.confidence is None:
+        console.print(f"no word was heard: there is nothing to draw in {picture}", markup=False)
+    else:
+        calibration.plot(result.confidence, picture)
 
 
 def _jobs(wanted: int | None, searches: bool) -> int:

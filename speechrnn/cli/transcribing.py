@@ -79,6 +79,8 @@ def transcribe(
     formats.check_files(form, output, recordings)
     if stream and (form in formats.SUBTITLES or output is not None):
         raise typer.BadParameter("subtitles and files need whole recordings", param_hint="--stream")
+    if n_best and (stream or form in formats.SUBTITLES):
+        raise typer.BadParameter("neither streams nor subtitles have room", param_hint="--n-best")
     as_json = form == "json"
     recogniser = open_model(model or default_model(), reject, search)
     tell_remarks(recogniser)

@@ -64,7 +64,10 @@ def tune(
     tuning = needs_extra("tuning a decoder", "tune", "speechrnn.evaluation.tune")
     if not isinstance(search, DecoderSettings):
         raise UsageError("there is nothing to tune; name --lm, --lexicon or both")
+    if out.is_dir():
+        raise typer.BadParameter(f"{out} is a folder; name a file", param_hint="--out")
     recogniser = open_model(model, decoder=search)
+    tuning.ranges(recogniser.alphabet, search)  # before anything is listened to
     tell_remarks(recogniser)
     with Progress(console=console, transient=True) as bar:
         heard = bar.add_task("listening", total=None)
@@ -87,6 +90,13 @@ def tune(
         f"{tuned.table()}\n{out}",
         as_json,
     )
+    if tuned.rates.wer > tuned.greedy.wer:
+        console.print(
+            "warning: this search makes more errors than none at all; does the lexicon have the "
+            "words that are said, and is the language model of such text?",
+            style="red",
+            highlight=False,
+        )
     if len(found) < len(utterances):
         raise DataError(f"{len(utterances) - len(found)} recordings could not be read")
 

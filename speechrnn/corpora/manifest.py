@@ -83,6 +83,16 @@ def read(path: str | os.PathLike[str], dev_fraction: float = 0.1) -> list[Uttera
     return _with_splits(utterances, dev_fraction)
 
 
+def names_splits(path: str | os.PathLike[str]) -> bool:
+    """Whether a manifest says of any utterance which split it is in.
+
+    Raises:
+        ManifestError: as ``read`` does.
+    """
+    path = Path(path)
+    return any(row[1].get("split", "").strip() for row in _rows(_content(path), path))
+
+
 def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
     """Write our TSV, atomically, with paths relative to it; ``read`` gives the same back.
 

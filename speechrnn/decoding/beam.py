@@ -7,9 +7,10 @@ KenLM inside; here it is set up, fed, and its paths are read.
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,16 @@ class Candidate:
     hypothesis: Hypothesis
     score: float  # what the search goes by, see ``DecoderSettings``
     acoustic_score: float  # of it: ln P(path | audio)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a search has left of a part: a text, and the labels of its best path."""
+
+    text: str
+    path: np.ndarray
+    score: float
+    acoustic_score: float
 
 
 class BeamDecoder:
@@ -89,13 +100,15 @@ class BeamDecoder:
         check(log_probs, self.alphabet)
         if len(log_probs) == 0:
             return along(np.zeros(0, np.intp), log_probs, self.alphabet)
-        paths = [self._path(log_probs[part]) for part in _parts(log_probs, self._silent)]
+        parts = list(_parts(log_probs, self._silent))
+        paths = [self._best(log_probs[part], part is parts[-1]) for part in parts]
         return along(np.concatenate(paths), log_probs, self.alphabet)
 
     def n_best(self, log_probs: np.ndarray, n: int) -> tuple[Candidate, ...]:
         """Up to ``n`` hypotheses with different texts, best first; without frames one, empty.
 
-        The whole recording is searched at once: memory grows by about 4 KB a frame at a beam of 64.
+        The first has the text of ``decode``. Of a recording in parts each is a choice among what
+        the searches of the parts have left.
 
         Raises:
             ModelError: as ``decode`` does.
@@ -106,40 +119,54 @@ class BeamDecoder:
         check(log_probs, self.alphabet)
         if len(log_probs) == 0:
             return (Candidate(self.decode(log_probs), 0.0, 0.0),)
-        ranked = [candidate for candidate, _ in self._ranked(log_probs)]
-        return tuple(ranked[:n]) or (Candidate(self.decode(log_probs[:0]), -math.inf, 0.0),)
+        parts = list(_parts(log_probs, self._silent))
+        ranked = [self._ranked(log_probs[part], part is parts[-1]) for part in parts]
+        best: dict[str, Candidate] = {}
+        for chosen in _choices(ranked):
+            heard = along(np.concatenate([f.path for f in chosen]), log_probs, self.alphabet)
+            score, acoustic = sum(f.score for f in chosen), sum(f.acoustic_score for f in chosen)
+            best.setdefault(heard.text, Candidate(heard, score, acoustic))
+            if len(best) == n:
+                break
+        return tuple(best.values())
 
-    def _ranked(self, log_probs: np.ndarray) -> list[tuple[Candidate, np.ndarray]]:
-        """What is left of the search, each text once with its best path, the best first."""
-        found: dict[str, tuple[Candidate, np.ndarray]] = {}
-        for result in self._searched(log_probs, every=True):
-            path = self._read(result, len(log_probs))
-            heard = along(path, log_probs, self.alphabet)
-            candidate = Candidate(heard, result.score, result.emittingModelScore)
-            found.setdefault(heard.text, (candidate, path))
-        if self._rescorer is None:
-            return list(found.values())
-        scores = [(text, candidate.score) for text, (candidate, _) in found.items()]
-        again = rescore(scores, self._rescorer, self.settings.rescore_weight)
-        return [
-            (dataclasses.replace(found[text][0], score=score), found[text][1])
-            for text, score in again
-        ]
-
-    def _path(self, log_probs: np.ndarray) -> np.ndarray:
+    def _best(self, log_probs: np.ndarray, is_last: bool) -> np.ndarray:
         """The labels of the best hypothesis, one for each frame."""
-        if self._rescorer is not None:
-            ranked = self._ranked(log_probs)
-            return ranked[0][1] if ranked else np.full(len(log_probs), BLANK)
-        return self._read(self._searched(log_probs)[0], len(log_probs))
+        if self._rescorer is None and self._search.ending is None:
+            return self._read(self._searched(log_probs, is_last)[0], len(log_probs))
+        return self._ranked(log_probs, is_last)[0].path
 
-    def _searched(self, log_probs: np.ndarray, every: bool = False) -> list[Any]:
-        """flashlight's results, the best first, and all of them if asked for."""
+    def _ranked(self, log_probs: np.ndarray, is_last: bool) -> list[_Found]:
+        """What is left of the search, each text once with its best path, the best first; silence
+        where nothing is left."""
+        found: dict[str, _Found] = {}
+        for result in self._searched(log_probs, is_last, every=True):
+            path = self._read(result, len(log_probs))
+            text = along(path, log_probs, self.alphabet).text
+            found.setdefault(text, _Found(text, path, result.score, result.emittingModelScore))
+        if not found:
+            return [_Found("", np.full(len(log_probs), BLANK), -math.inf, -math.inf)]
+        if self._search.ending is not None:
+            weight, ending = self.settings.lm_weight, self._search.ending
+            for text, each in found.items():
+                found[text] = dataclasses.replace(each, score=each.score + weight * ending(text))
+        if self._rescorer is not None:
+            scores = [(text, each.score) for text, each in found.items()]
+            for text, score in rescore(scores, self._rescorer, self.settings.rescore_weight):
+                found[text] = dataclasses.replace(found[text], score=score)
+        return sorted(found.values(), key=lambda each: -each.score)
+
+    def _searched(self, log_probs: np.ndarray, is_last: bool, every: bool = False) -> list[Any]:
+        """flashlight's results, the best first, and all of them if asked for.
+
+        With a lexicon a word waits for its separator. The last word of a recording gets it in a
+        frame behind the last, that of any other part in the part's last frame, within a pause.
+        """
         frames, labels = log_probs.shape
         separator, decoder = self._search.separator, self._search.decoder
-        emissions = np.empty([frames + (separator is not None), labels], np.float32)
+        emissions = np.empty([frames + (is_last and separator is not None), labels], np.float32)
         np.maximum(log_probs, _IMPOSSIBLE, out=emissions[:frames], casting="unsafe")
-        if separator is not None:  # which the lexicon's last word waits for
+        if separator is not None:
             emissions[-1] = _IMPOSSIBLE
             emissions[-1, separator] = 0
         with self._lock:
@@ -162,6 +189,24 @@ class BeamDecoder:
             ends = [at for at, word in enumerate(result.words) if word >= 0]
             path[ends[-1] if ends else 0 :] = BLANK
         return path
+
+
+def _choices(ranked: Sequence[Sequence[_Found]]) -> Iterator[list[_Found]]:
+    """One of each list, those first whose scores sum up to most; each list is sorted."""
+
+    def total(places: tuple[int, ...]) -> float:
+        return sum(found[at].score for found, at in zip(ranked, places, strict=True))
+
+    first = (0,) * len(ranked)
+    waiting, seen = [(-total(first), first)], {first}
+    while waiting:
+        _, places = heapq.heappop(waiting)
+        yield [found[at] for found, at in zip(ranked, places, strict=True)]
+        for part, at in enumerate(places):
+            after = (*places[:part], at + 1, *places[part + 1 :])
+            if at + 1 < len(ranked[part]) and after not in seen:
+                seen.add(after)
+                heapq.heappush(waiting, (-total(after), after))
 
 
 def _parts(log_probs: np.ndarray, silent: np.ndarray) -> Iterator[slice]:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from speechrnn.decoding import lexicon as lexicons
 from speechrnn.decoding.hotwords import HotwordLM, Hotwords
+from speechrnn.decoding.language_models import (
+    UNKNOWN,
+    LoadedLM,
+    dictionary,
+    ending_of,
+    labels_of,
+    load,
+)
 from speechrnn.decoding.lexicon import Lexicon
-from speechrnn.decoding.ngram import CHARACTER_SPACE as SEPARATOR
 from speechrnn.decoding.settings import DecoderSettings
 from speechrnn.errors import DataError, MissingExtra, ModelError, UsageError
 from speechrnn.text import BLANK, Alphabet, normalise
 
 try:
     from flashlight.lib.text import decoder as fl
-    from flashlight.lib.text.decoder.kenlm import KenLM
-    from flashlight.lib.text.dictionary import Dictionary
 except ImportError as error:
     raise MissingExtra("beam search", "decode") from error
 
-_UNKNOWN = "<unk>"  # the decoder wants it in every dictionary of words
 _FEW = 10  # symbols of a frame, where each costs a call of Python
-_NATS = math.log(10)  # KenLM's logarithms are to the base of 10
 
 
 @dataclass
@@ -35,7 +35,8 @@ class Search:
     """A decoder, and what must live as long as it: it holds no references of its own.
 
     ``separator`` is the label that ends a word of the lexicon; None without a lexicon. ``make``
-    gives a decoder with other numbers, over the same files.
+    gives a decoder with other numbers, over the same files. ``ending`` says how many nats the
+    language model has given too much to a text, because the search ends it in a separator.
     """
 
     make: Callable[[DecoderSettings], Any]
@@ -43,6 +44,7 @@ class Search:
     lm: Any
     separator: int | None = None
     remarks: tuple[str, ...] = ()
+    ending: Callable[[str], float] | None = None
 
     def __post_init__(self) -> None:
         self.decoder = self.make(self.settings)
@@ -68,60 +70,14 @@ def build(alphabet: Alphabet, settings: DecoderSettings) -> Search:
     Raises:
         DataError, ModelError: as ``beam.BeamDecoder`` does.
     """
-    lm = _load(settings, alphabet)
+    lm = load(settings, alphabet)
     words = _lexicon(settings, alphabet, lm)
     if words is None:
         return _without_lexicon(alphabet, settings, lm)
     return _with_lexicon(alphabet, settings, lm, words)
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A language model's file, or none: its tokens are words or characters."""
-
-    path: Path | None
-    of_characters: bool = False
-    neural: Any = None
-    words: tuple[str, ...] = ()  # of an ARPA file
-
-    def over(self, entries: Dictionary) -> tuple[Any, float]:
-        """The model with its tokens numbered as ``entries`` has them, and what makes nats of its
-        scores."""
-        if self.neural is not None:
-            return self.neural, 1.0
-        if self.path is None:
-            return fl.ZeroLM(), 1.0
-        return _kenlm(self.path, entries), _NATS
-
-
-def _load(settings: DecoderSettings, alphabet: Alphabet) -> _Loaded:
-    if settings.neural_lm is not None:
-        from speechrnn.decoding.fusion import NeuralLM
-
-        return _Loaded(settings.neural_lm, True, NeuralLM(settings.neural_lm, alphabet))
-    if settings.lm is None:
-        return _Loaded(None)
-    words: list[str] = []
-    if lexicons.is_arpa(settings.lm):
-        words = lexicons.arpa_words(settings.lm)
-        of_characters = SEPARATOR in words
-    else:
-        probe = _dictionary([SEPARATOR, _UNKNOWN])
-        lm = _kenlm(settings.lm, probe)
-        start = lm.start(False)
-        of_characters = lm.score(start, 0)[1] != lm.score(start, 1)[1]
-    if of_characters and words:
-        missing = set(alphabet.spec.symbols) - {" "} - set(words)
-        if len(missing) == len(set(alphabet.spec.symbols) - {" "}):
-            raise ModelError(
-                f"{settings.lm} is of other characters ({''.join(sorted(words))!r}) than the "
-                f"recogniser writes ({''.join(alphabet.spec.symbols)!r}); make it from text in "
-                "these with `speechrnn lm --units characters`"
-            )
-    return _Loaded(settings.lm, of_characters, words=tuple(words))
-
-
-def _lexicon(settings: DecoderSettings, alphabet: Alphabet, lm: _Loaded) -> Lexicon | None:
+def _lexicon(settings: DecoderSettings, alphabet: Alphabet, lm: LoadedLM) -> Lexicon | None:
     """The words that may be written; None: any symbols."""
     if settings.lexicon is None and (lm.path is None or lm.of_characters):
         return None
@@ -158,18 +114,18 @@ def _phrases(settings: DecoderSettings, alphabet: Alphabet) -> dict[tuple[str, .
     return found
 
 
-def _without_lexicon(alphabet: Alphabet, settings: DecoderSettings, loaded: _Loaded) -> Search:
+def _without_lexicon(alphabet: Alphabet, settings: DecoderSettings, loaded: LoadedLM) -> Search:
     if settings.word_score:
         raise UsageError(
             f"word_score is {settings.word_score}, and there is no lexicon that says what a word "
             "is; name one, or leave word_score at 0"
         )
-    labels = _labels(alphabet)
+    labels = labels_of(alphabet)
     lm, nats = loaded.over(labels)
-    separator = labels.get_index(SEPARATOR) if " " in alphabet.spec.symbols else None
+    separator = _numbers(alphabet).get(" ")
     phrases = _phrases(settings, alphabet)
     if phrases:
-        tokens = {_spelled(words, labels): boost for words, boost in phrases.items()}
+        tokens = {_spelled(words, alphabet): boost for words, boost in phrases.items()}
         lm = HotwordLM(lm, settings.lm_weight * nats, Hotwords(tokens), separator)
     # The search begins behind a separator; without one, behind a blank.
     first = BLANK if separator is None else separator
@@ -190,25 +146,27 @@ def _without_lexicon(alphabet: Alphabet, settings: DecoderSettings, loaded: _Loa
 
 
 def _with_lexicon(
-    alphabet: Alphabet, settings: DecoderSettings, loaded: _Loaded, lexicon: Lexicon
+    alphabet: Alphabet, settings: DecoderSettings, loaded: LoadedLM, lexicon: Lexicon
 ) -> Search:
-    labels, words = _labels(alphabet), _dictionary([*lexicon.words, _UNKNOWN])
+    labels, words = labels_of(alphabet), dictionary([*lexicon.words, UNKNOWN])
+    number = _numbers(alphabet)
     lm, nats = loaded.over(labels if loaded.of_characters else words)
-    separator = labels.get_index(SEPARATOR)
+    separator = number[" "]
     phrases = _phrases(settings, alphabet)
+    ending = ending_of(lm, labels) if loaded.of_characters and loaded.neural is None else None
     if phrases:
         if loaded.of_characters:
-            tokens = {_spelled(phrase, labels): boost for phrase, boost in phrases.items()}
+            tokens = {_spelled(phrase, alphabet): boost for phrase, boost in phrases.items()}
         else:
             tokens = {tuple(map(words.get_index, p)): boost for p, boost in phrases.items()}
-        ending = separator if loaded.of_characters else None
-        lm = HotwordLM(lm, settings.lm_weight * nats, Hotwords(tokens), ending)
+        around = separator if loaded.of_characters else None
+        lm = HotwordLM(lm, settings.lm_weight * nats, Hotwords(tokens), around)
     trie = fl.Trie(alphabet.spec.size, separator)
     start = lm.start(False)
     for word in lexicon.words:
         index = words.get_index(word)
         score = 0.0 if loaded.of_characters else lm.score(start, index)[1]
-        trie.insert([*map(labels.get_index, word), separator], index, score)
+        trie.insert([*(number[symbol] for symbol in word), separator], index, score)
     trie.smear(fl.SmearingMode.MAX)
 
     def make(settings: DecoderSettings) -> Any:
@@ -223,13 +181,13 @@ def _with_lexicon(
             log_add=False,
             criterion_type=fl.CriterionType.CTC,
         )
-        unknown = words.get_index(_UNKNOWN)
+        unknown = words.get_index(UNKNOWN)
         return fl.LexiconDecoder(
             options, trie, lm, separator, BLANK, unknown, [], loaded.of_characters
         )
 
     remarks = tuple(remark for remark in (lexicon.remark(), _strangers(lexicon, loaded)) if remark)
-    return Search(make, settings, lm, separator, remarks)
+    return Search(make, settings, lm, separator, remarks, ending)
 
 
 def _symbols(settings: DecoderSettings, alphabet: Alphabet, lm_of_labels: Any) -> int:
@@ -238,7 +196,7 @@ def _symbols(settings: DecoderSettings, alphabet: Alphabet, lm_of_labels: Any) -
     return settings.symbols or (_FEW if is_python else alphabet.spec.size)
 
 
-def _strangers(lexicon: Lexicon, loaded: _Loaded) -> str:
+def _strangers(lexicon: Lexicon, loaded: LoadedLM) -> str:
     """What to say of words that the language model does not know."""
     if loaded.of_characters or not loaded.words:
         return ""
@@ -257,47 +215,13 @@ def _strangers(lexicon: Lexicon, loaded: _Loaded) -> str:
     )
 
 
-def _labels(alphabet: Alphabet) -> Dictionary:
-    """The model's labels under the names that language models of characters give them."""
-    names = [SEPARATOR if symbol == " " else symbol for symbol in alphabet.spec.symbols]
-    return _dictionary(["<blank>", *names])
+def _numbers(alphabet: Alphabet) -> dict[str, int]:
+    """The label of each symbol."""
+    return {symbol: label for label, symbol in enumerate(alphabet.spec.symbols, start=1)}
 
 
-def _dictionary(entries: Sequence[str]) -> Dictionary:
-    dictionary = Dictionary()
-    for entry in entries:
-        dictionary.add_entry(entry)
-    return dictionary
-
-
-def _spelled(words: Sequence[str], labels: Dictionary) -> tuple[int, ...]:
-    """A phrase as labels, a separator on either side if the alphabet has one."""
-    if not labels.contains(SEPARATOR):
-        return tuple(map(labels.get_index, "".join(words)))
-    return tuple(map(labels.get_index, [SEPARATOR, *SEPARATOR.join(words), SEPARATOR]))
-
-
-def _kenlm(path: Path, entries: Dictionary) -> KenLM:
-    """Raises ModelError where KenLM cannot read the file."""
-    try:
-        with _quiet():
-            return KenLM(str(path), entries)
-    except RuntimeError as error:
-        lines = str(error).splitlines()  # where in KenLM, what is wrong, and at times more
-        reason = lines[min(1, len(lines) - 1)]
-        raise ModelError(
-            f"{path} is no language model that KenLM reads ({reason}); make one with `speechrnn lm`"
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """KenLM draws a bar of its own on stderr, whatever the caller does with it."""
-    with open(os.devnull, "wb") as nowhere:
-        saved = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+def _spelled(words: Sequence[str], alphabet: Alphabet) -> tuple[int, ...]:
+    """A phrase as labels, a space on either side if the alphabet has one."""
+    number = _numbers(alphabet)
+    text = f" {' '.join(words)} " if " " in number else "".join(words)
+    return tuple(number[symbol] for symbol in text)

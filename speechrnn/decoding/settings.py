@@ -18,6 +18,7 @@ from typing import Any, Literal
 from speechrnn.errors import DataError, UsageError
 from speechrnn.files import write_atomically
 
+MOST = 100_000  # hypotheses, or symbols: no search ends with more
 FORMAT = 1  # of the file; a reader refuses others
 _FILES = ("lm", "lexicon", "neural_lm", "rescore_lm")
 
@@ -52,7 +53,8 @@ class DecoderSettings:
 
     def __post_init__(self) -> None:
         for name, low in (("beam", 1), ("symbols", 0)):
-            _require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
+            value = getattr(self, name)
+            _require(low <= value <= MOST, name, value, f"{low} to {MOST}")
         _require(self.threshold > 0, "threshold", self.threshold, "more than 0")
         for name in ("lm_weight", "word_score", "rescore_weight"):
             value = getattr(self, name)

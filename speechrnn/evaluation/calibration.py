@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from speechrnn.decoding.confidence import Calibration, log_odds
 from speechrnn.errors import MissingExtra, ScoringError
+from speechrnn.files import write_atomically
 from speechrnn.specs import TextRules
 from speechrnn.text import normalise
 
@@ -160,7 +162,7 @@ def _logistic(odds: np.ndarray, hit: np.ndarray) -> tuple[float, float]:
 
 
 def plot(found: Reliability, path: Path) -> None:
-    """Write the reliability as a picture: bins with 95 % intervals beside the diagonal."""
+    """Write the reliability as a PNG: bins with 95 % intervals beside the diagonal."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -184,7 +186,9 @@ def plot(found: Reliability, path: Path) -> None:
         aspect="equal",
     )
     axes.legend(loc="upper left", frameon=False)
-    figure.savefig(path, dpi=150)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_atomically(path, content.getvalue())
 
 
 def _wilson(rate: float, count: int, z: float = 1.96) -> tuple[float, float]:

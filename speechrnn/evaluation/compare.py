@@ -121,7 +121,7 @@ def load(path: str | os.PathLike[str]) -> Result:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())  # UTF-8 or, from PowerShell, UTF-16
         scores = {row["utterance_id"]: _score(row) for row in data["scores"]}
         if len(scores) < len(data["scores"]):
             raise ValueError("an utterance_id stands twice")
@@ -178,6 +178,8 @@ def _score(row: Mapping[str, Any]) -> UtteranceScore:
     for name, value in values.items():
         if not isinstance(value, str if name in texts else int):
             raise TypeError(f"{name} is {value!r}")
+        if isinstance(value, int) and not 0 <= value < 2**31:
+            raise ValueError(f"{name} is {value}")
     return UtteranceScore(**values)
 
 

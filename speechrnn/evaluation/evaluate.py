@@ -216,8 +216,8 @@ def _transcripts(
     if jobs == 1:
         yield transcripts.one_by_one(recogniser, paths)
         return
-    with transcripts.Readers(recogniser, jobs) as readers:
-        yield readers.transcripts(paths)
+    with transcripts.divided(recogniser, paths, jobs) as found:
+        yield found
 
 
 def _failure(utterance: Utterance, error: DataError) -> Failure:

@@ -29,6 +29,7 @@ RARE_OF = 50  # utterances: among fewer every symbol is rare
 # below 3.2.
 WRONG = 4.0
 _JOINERS = "\u200c\u200d"  # spelling in Persian, Hindi, Bengali
+_DIRECTION_MARKS = "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _LOOK_ALIKE = {"LATIN", "CYRILLIC", "GREEK"}
 
 
@@ -82,6 +83,7 @@ def _strange(text: str) -> set[str]:
         char
         for char in text
         if char not in _JOINERS
+        and char not in _DIRECTION_MARKS
         and (unicodedata.category(char) in ("Cc", "Cf", "Co", "Cn") or char == "\ufffd")
     }
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from speechrnn.errors import DataError, SpeechRNNError
+from speechrnn.evaluation.processes import pool
 
 _AHEAD = 4  # recordings for each process that are listened to before their turn
 
@@ -58,51 +59,39 @@ def one_by_one(recogniser: Recogniser, paths: Iterable[Path]) -> Iterator[Transc
             yield error
 
 
-class Readers:
-    """Processes that read what this one listens to: for a beam search, which takes longer than
-    the network.
+@contextmanager
+def divided(
+    recogniser: DividedRecogniser, paths: Sequence[Path], jobs: int
+) -> Iterator[Iterator[Transcript | DataError]]:
+    """As ``one_by_one``, in the same order, by ``jobs`` processes that read what this one listens
+    to: for a beam search, which takes longer than the network.
 
-        with Readers(recogniser, jobs) as readers:
-            for transcript in readers.transcripts(paths): ...
+    Raises:
+        SpeechRNNError: a process died, most likely for want of memory.
     """
+    with pool(jobs, _start, (recogniser.reader,)) as executor:
+        yield _transcripts(recogniser, paths, executor, jobs)
 
-    def __init__(self, recogniser: DividedRecogniser, jobs: int):
-        self._recogniser, self._jobs = recogniser, jobs
-        # Not a fork: TensorFlow's and LiteRT's threads do not survive one.
-        self._pool = ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), _start, (recogniser.reader,)
-        )
 
-    def __enter__(self) -> Readers:
-        list(self._pool.map(_ready, range(self._jobs)))  # started, before anything is timed
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def transcripts(self, paths: Sequence[Path]) -> Iterator[Transcript | DataError]:
-        """As ``one_by_one``, in the same order.
-
-        Raises:
-            SpeechRNNError: a process died, most likely for want of memory.
-        """
-        waiting: deque[Future[Transcript] | DataError] = deque()
-        try:
-            for path in paths:
-                try:
-                    listened = self._recogniser.listen(path)
-                    waiting.append(self._pool.submit(_read, listened))
-                except DataError as error:
-                    waiting.append(error)
-                if len(waiting) > _AHEAD * self._jobs:
-                    yield _result(waiting.popleft())
-            while waiting:
+def _transcripts(
+    recogniser: DividedRecogniser, paths: Sequence[Path], executor: Executor, jobs: int
+) -> Iterator[Transcript | DataError]:
+    waiting: deque[Future[Transcript] | DataError] = deque()
+    try:
+        for path in paths:
+            try:
+                waiting.append(executor.submit(_read, recogniser.listen(path)))
+            except DataError as error:
+                waiting.append(error)
+            if len(waiting) > _AHEAD * jobs:
                 yield _result(waiting.popleft())
-        except BrokenProcessPool as error:
-            raise SpeechRNNError(
-                "a process that decodes ended before its work did, most likely for want of memory; "
-                "use a narrower beam or fewer processes (--jobs)"
-            ) from error
+        while waiting:
+            yield _result(waiting.popleft())
+    except BrokenProcessPool as error:
+        raise SpeechRNNError(
+            "a process that decodes ended before its work did, most likely for want of memory; "
+            "use a narrower beam or fewer processes (--jobs)"
+        ) from error
 
 
 def _result(found: Future[Transcript] | DataError) -> Transcript | DataError:
@@ -117,11 +106,6 @@ _READER: Any = None  # of a process of the pool
 def _start(reader: Any) -> None:
     global _READER
     _READER = reader
-
-
-def _ready(number: int) -> int:
-    """Nothing: a process that answers has started."""
-    return number
 
 
 def _read(listened: Any) -> Transcript:

@@ -6,10 +6,8 @@ tree-structured Parzen estimator says (Bergstra et al., NeurIPS 2011).
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +18,7 @@ from speechrnn.decoding.greedy import greedy
 from speechrnn.decoding.settings import DecoderSettings
 from speechrnn.errors import MissingExtra, ScoringError, UsageError
 from speechrnn.evaluation.error_rates import ErrorRates, score
+from speechrnn.evaluation.processes import pool
 from speechrnn.text import Alphabet
 
 try:
@@ -65,13 +64,14 @@ class Tuned:
 
     ``rates`` are of the utterances that the settings were chosen on, and so a little kind;
     ``held_out_wer`` is that of speakers (or utterances, where no speakers are known) whose errors
-    had no part in choosing: in each of ``FOLDS`` the best trial of the others is counted.
+    had no part in choosing among the trials: in each of ``FOLDS`` the best trial of the others is
+    counted. What was tried, and the beam, do depend on all of them. None of a single one.
     """
 
     settings: DecoderSettings
     rates: ErrorRates
     greedy: ErrorRates
-    held_out_wer: float
+    held_out_wer: float | None
     trials: tuple[Trial, ...]
     by_beam: Mapping[int, float]  # the word error rate with other beams
     tuned: tuple[str, ...]  # which of the settings
@@ -95,7 +95,8 @@ class Tuned:
         for name, rates in (("greedy", self.greedy), ("tuned", self.rates)):
             low, high = (100 * bound for bound in rates.wer_ci95)
             lines.append(f"{name:10} WER {100 * rates.wer:6.2f} %  ({low:.1f} to {high:.1f})")
-        lines.append(f"{'held out':10} WER {100 * self.held_out_wer:6.2f} %")
+        if self.held_out_wer is not None:
+            lines.append(f"{'held out':10} WER {100 * self.held_out_wer:6.2f} %")
         chosen = asdict(self.settings)
         lines += [f"{name:10} {chosen[name]:g}" for name in ("beam", *self.tuned)]
         lines.append(
@@ -132,19 +133,19 @@ def tune(
     """
     if not any(example.reference.split() for example in examples):
         raise ScoringError("there is not one word to tune on; check the manifest and its split")
-    ranges = _ranges(alphabet, base)
-    with _pool(alphabet, examples, base, jobs) as pool:
+    spans = ranges(alphabet, base)
+    with pool(jobs, _start, (alphabet, examples, base)) as executor:
         found: list[Trial] = []
-        for trial in _search(pool, ranges, base, trials, seed):
+        for trial in _search(executor, spans, base, trials, seed):
             found.append(trial)
             if progress:
                 progress(len(found), trials + len(BEAMS))
         best = found[_choice(found, slice(None))]
-        settings = replace(base, **{name: getattr(best, name) for name in ranges})
+        settings = replace(base, **{name: getattr(best, name) for name in spans})
         by_beam = {}
         widths = sorted({*(beam for beam in BEAMS if beam < base.beam), base.beam})
         for width, texts in zip(
-            widths, pool.map(_decode, [replace(settings, beam=b) for b in widths]), strict=True
+            widths, executor.map(_decode, [replace(settings, beam=b) for b in widths]), strict=True
         ):
             by_beam[width] = texts
             if progress:
@@ -152,48 +153,54 @@ def tune(
     rates = {width: _rates(examples, texts, alphabet) for width, texts in by_beam.items()}
     cost = {width: r.wer + CHARACTERS_WEIGH * r.cer for width, r in rates.items()}
     narrowest = min(width for width in widths if cost[width] <= cost[base.beam])
+    held_out = _held_out_errors(found, examples)
     return Tuned(
         settings=replace(settings, beam=narrowest),
         rates=rates[narrowest],
         greedy=_rates(examples, [greedy(e.log_probs, alphabet).text for e in examples], alphabet),
-        held_out_wer=_held_out_errors(found, examples) / rates[narrowest].words,
+        held_out_wer=None if held_out is None else held_out / rates[narrowest].words,
         trials=tuple(found),
         by_beam={width: rates[width].wer for width in widths},
-        tuned=tuple(ranges),
+        tuned=tuple(spans),
     )
 
 
-def _ranges(alphabet: Alphabet, base: DecoderSettings) -> dict[str, tuple[float, float]]:
-    """What there is to tune, and between which values."""
-    ranges = {}
+def ranges(alphabet: Alphabet, base: DecoderSettings) -> dict[str, tuple[float, float]]:
+    """What there is to tune, and between which values.
+
+    Raises:
+        UsageError: nothing.
+        DataError, ModelError: as ``BeamDecoder`` does.
+    """
+    spans = {}
     if base.lm or base.neural_lm:
-        ranges["lm_weight"] = LM_WEIGHT
+        spans["lm_weight"] = LM_WEIGHT
     if base.rescore_lm:
-        ranges["rescore_weight"] = RESCORE_WEIGHT
+        spans["rescore_weight"] = RESCORE_WEIGHT
     if BeamDecoder(alphabet, replace(base, word_score=0.0)).has_lexicon:
-        ranges["word_score"] = WORD_SCORE
-    if not ranges:
+        spans["word_score"] = WORD_SCORE
+    if not spans:
         raise UsageError("there is nothing to tune; name a language model, a lexicon or both")
-    return ranges
+    return spans
 
 
 def _search(
-    pool: Executor,
-    ranges: Mapping[str, tuple[float, float]],
+    executor: Executor,
+    spans: Mapping[str, tuple[float, float]],
     base: DecoderSettings,
     trials: int,
     seed: int,
 ) -> Iterator[Trial]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    study.enqueue_trial({name: getattr(base, name) for name in ranges}, skip_if_exists=True)
+    study.enqueue_trial({name: getattr(base, name) for name in spans}, skip_if_exists=True)
     done = 0
     while done < trials:
         asked = [study.ask() for _ in range(min(AT_ONCE, trials - done))]
         values = [
-            {name: each.suggest_float(name, *ranges[name]) for name in ranges} for each in asked
+            {name: each.suggest_float(name, *spans[name]) for name in spans} for each in asked
         ]
-        running: list[Future] = [pool.submit(_score, replace(base, **v)) for v in values]
+        running: list[Future] = [executor.submit(_score, replace(base, **v)) for v in values]
         for each, future in zip(asked, running, strict=True):
             trial = future.result()
             study.tell(each, _cost(trial, slice(None)))
@@ -215,18 +222,20 @@ def _choice(found: Sequence[Trial], rows: Any) -> int:
     neighbours'."""
     cost = np.array([_cost(trial, rows) for trial in found])
     places = np.array(
-        [[t.lm_weight / np.ptp(LM_WEIGHT), t.word_score / np.ptp(WORD_SCORE)] for t in found]
+        [[getattr(t, name) / np.ptp(values) for name, values in TUNED.items()] for t in found]
     )
     distances = ((places[:, None] - places[None]) ** 2).sum(axis=-1)
     nearest = np.argsort(distances, axis=1, kind="stable")[:, : min(5, len(found))]
     return int(np.argmin(np.where(cost <= cost[0], cost[nearest].mean(axis=1), np.inf)))
 
 
-def _held_out_errors(found: Sequence[Trial], examples: Sequence[Example]) -> int:
+def _held_out_errors(found: Sequence[Trial], examples: Sequence[Example]) -> int | None:
     """Word errors on each fold of the trial that the other folds choose."""
     known = len({example.speaker for example in examples}) > 1
     groups = [e.speaker if known and e.speaker else e.utterance_id for e in examples]
     folds = {group: at % FOLDS for at, group in enumerate(sorted(set(groups)))}
+    if len(folds) < 2:
+        return None
     fold = np.array([folds[group] for group in groups])
     return sum(
         int(found[_choice(found, fold != k)].errors[fold == k].sum()) for k in set(fold.tolist())
@@ -245,15 +254,6 @@ def _rates(examples: Sequence[Example], texts: Sequence[str], alphabet: Alphabet
 # Of a process of the pool: the examples, and a decoder with the files already read.
 _EXAMPLES: Sequence[Example] = ()
 _DECODER: Any = None
-
-
-@contextmanager
-def _pool(
-    alphabet: Alphabet, examples: Sequence[Example], base: DecoderSettings, jobs: int
-) -> Iterator[Executor]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _start, (alphabet, examples, base)) as pool:
-        yield pool
 
 
 def _start(alphabet: Alphabet, examples: Sequence[Example], base: DecoderSettings) -> None:

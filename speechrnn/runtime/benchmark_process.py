@@ -50,7 +50,7 @@ class Measured:
     """A model that has just begun, with the noise it is measured on."""
 
     def __init__(self, model: Path, seconds: float, started: float):
-        self._recogniser = open_model(model)
+        self._recogniser = open_model(model, decoder=None)
         load = time.perf_counter() - started
         rate = self._recogniser.spec.features.sample_rate
         self._clip = _noise(int(seconds * rate))

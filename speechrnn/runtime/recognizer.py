@@ -21,7 +21,7 @@ from speechrnn.decoding.alignment import align
 from speechrnn.decoding.pauses import Loudness
 from speechrnn.decoding.rejection import Rejection
 from speechrnn.decoding.settings import Decoder
-from speechrnn.errors import ModelError
+from speechrnn.errors import MissingExtra, ModelError
 from speechrnn.runtime import container
 from speechrnn.runtime.reading import Listened, Reader
 from speechrnn.runtime.results import Aligned, Habits, Transcript
@@ -75,8 +75,15 @@ class BaseRecognizer(ABC):
         if decoder is None or (decoder == "carried" and carried.KEY not in self.card):
             self.decoder = None
             return
-        from speechrnn.decoding.beam import BeamDecoder
-
+        try:
+            from speechrnn.decoding.beam import BeamDecoder
+        except MissingExtra as error:
+            if decoder != "carried":
+                raise
+            raise MissingExtra(
+                "the beam search that this model carries (--greedy or decoder=None goes without)",
+                "decode",
+            ) from error
         if decoder == "carried":
             # For as long as this recogniser: other processes read the files again.
             folder = tempfile.mkdtemp(prefix="speechrnn-")

@@ -6,6 +6,8 @@ import html
 import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
 from typing import Protocol
 
 from speechrnn.specs import TextRules
@@ -78,14 +80,16 @@ def as_written(transcript: str, words: Sequence[Word], rules: TextRules) -> list
 def cues(words: Sequence[Word], duration_s: float, breaks: Collection[int] = ()) -> list[Cue]:
     """Words in order, none overlapping -> cues in order, none overlapping, a millisecond at least.
 
-    A cue has at most ``LINES`` lines of ``LINE_CHARACTERS`` and ``LONGEST_S``, unless one word
-    alone has more characters; a pause begins another, and so does each word whose number is in
-    ``breaks``. A short one stays for ``SHORTEST_S`` where the next, or the end of a recording of
-    ``duration_s``, does not come before.
+    A cue has at most ``LINES`` lines of ``LINE_CHARACTERS`` and ``LONGEST_S``. A word of more than
+    a line, as of scripts without spaces, is cut into cues of its own. A pause begins another cue,
+    and so does each word whose number is in ``breaks``. A short one stays for ``SHORTEST_S`` where
+    the next, or the end of a recording of ``duration_s``, does not come before.
     """
     groups: list[list[Word]] = []
     for number, word in enumerate(words):
-        if groups and number not in breaks and _belongs(word, groups[-1]):
+        if len(word.text) > LINE_CHARACTERS:
+            groups += [[piece] for piece in _pieces(word)]
+        elif groups and number not in breaks and _belongs(word, groups[-1]):
             groups[-1].append(word)
         else:
             groups.append([word])
@@ -99,6 +103,18 @@ def cues(words: Sequence[Word], duration_s: float, breaks: Collection[int] = ())
     return found
 
 
+def _pieces(word: Word) -> list[Written]:
+    """A long word in parts that fit a cue, each with the time that its characters take."""
+    length, seconds = len(word.text), word.end_s - word.start_s
+    count = max(-(-length // (LINE_CHARACTERS * LINES)), min(length, ceil(seconds / LONGEST_S)))
+    cuts = [round(number * length / count) for number in range(count + 1)]
+    times = [word.start_s + seconds * cut / length for cut in cuts]
+    return [
+        Written(word.text[a:b], start, end, False)
+        for (a, b), (start, end) in zip(pairwise(cuts), pairwise(times), strict=True)
+    ]
+
+
 def _belongs(word: Word, group: Sequence[Word]) -> bool:
     return (
         word.start_s - group[-1].end_s < PAUSE_S
@@ -109,9 +125,7 @@ def _belongs(word: Word, group: Sequence[Word]) -> bool:
 
 def _lines(group: Sequence[Word]) -> list[str]:
     text = " ".join(word.text for word in group)
-    return textwrap.wrap(text, LINE_CHARACTERS, break_long_words=False, break_on_hyphens=False) or [
-        text
-    ]
+    return textwrap.wrap(text, LINE_CHARACTERS, break_on_hyphens=False) or [text]
 
 
 def srt(shown: Sequence[Cue]) -> str:
