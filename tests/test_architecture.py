@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,18 @@ def device_modules():
 @pytest.mark.parametrize("name", ["", *WITHOUT_TENSORFLOW])
 def test_a_stage_for_the_device_exists(name):
     assert any(stage(module) == name for module in device_modules()), f"no stage {name!r}"
+
+
+def test_every_file_beside_the_code_is_packed(monkeypatch):
+    """An installed copy has the model, and the page's style and script."""
+    given = {}
+    monkeypatch.setattr("setuptools.setup", given.update)
+    runpy.run_path(str(PACKAGE.parent / "setup.py"))
+    patterns = given["package_data"]["speechrnn"]
+    packed = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    here = {p for p in PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert {p for p in here if p.suffix != ".py"} == packed
+    assert any(p.suffix == ".tflite" for p in packed)
 
 
 FORBID = f"""

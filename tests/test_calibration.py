@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +14,13 @@ from matplotlib import image
 
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.decoding.confidence import Calibration
+from speechrnn.decoding.greedy import Hypothesis, Token
 from speechrnn.errors import ModelError, ScoringError
 from speechrnn.evaluation.calibration import BINS, fit, judge, plot, reliability
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.runtime import Recognizer, default_model
-from speechrnn.runtime.results import Habits
-from speechrnn.specs import AlphabetSpec, TextRules
+from speechrnn.runtime.results import Habits, confidence_of, timed_words
+from speechrnn.specs import AlphabetSpec, FeatureSpec, ModelSpec, RecogniserSpec, TextRules
 from speechrnn.text import Alphabet
 
 
@@ -189,3 +191,32 @@ def test_evaluate_draws_the_reliability(tmp_path, speechrnn, monkeypatch):
 def test_the_shipped_models_confidences_are_calibrated():
     calibration = Recognizer(default_model()).habits.calibration
     assert calibration.ece < 0.02 < calibration.ece_before
+
+
+# Where the map is applied
+
+
+HEARD = Hypothesis(
+    "ab c",
+    (
+        Token("a", 2, 0, 1, 0.9),
+        Token("b", 3, 1, 2, 0.6),
+        Token(" ", 1, 2, 3, 0.99),
+        Token("c", 4, 3, 4, 0.8),
+    ),
+    0.82,
+)
+
+
+def test_a_words_confidence_is_its_weakest_symbol_mapped():
+    """1 / (1 + exp(-(0.5 + 2 log odds))), worked by hand for 0.6 and 0.8."""
+    spec = RecogniserSpec(FeatureSpec(), AlphabetSpec((" ", "a", "b", "c")), ModelSpec())
+    habits = Habits(calibration=Calibration(offset=0.5, slope=2.0))
+    found = timed_words(HEARD, spec, 1.0, habits=habits)
+    by_hand = [1 / (1 + math.exp(-0.5) * (0.4 / 0.6) ** 2), 1 / (1 + math.exp(-0.5) * 0.25**2)]
+    assert [word.confidence for word in found] == pytest.approx(by_hand)
+    assert confidence_of(HEARD, found, habits) == pytest.approx(sum(by_hand) / 2)
+    raw = timed_words(HEARD, spec, 1.0)
+    assert [word.confidence for word in raw] == pytest.approx([0.75, 0.8])  # means of the symbols
+    assert confidence_of(HEARD, raw, Habits()) == 0.82
+    assert confidence_of(Hypothesis("", (), 0.3), (), habits) == 0.3

@@ -109,6 +109,9 @@ def test_hotwords_are_heard(speechrnn, trained, whistles):
         (["--word-score", "1"], "no lexicon"),
         (["--lm", "none.arpa"], "none.arpa"),
         (["--decoder", "none.json"], "none.json"),
+        (["--beam", "8", "--lm-weight", "3"], "no language model"),
+        (["--beam", "8", "--rescore-weight", "3"], "no --rescore"),
+        (["--beam", "8", "--n-best", "3", "--format", "srt"], "have room"),
     ],
 )
 def test_options_that_cannot_be_used_say_so(speechrnn, trained, whistles, options, message):
@@ -173,9 +176,19 @@ def test_without_the_extra_a_carried_decoder_is_named_and_greedy_goes_on(
         if name.startswith(("flashlight", "speechrnn.decoding.beam", "speechrnn.decoding.search")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "flashlight", None)
-    with pytest.raises(MissingExtra, match=r"\[decode\]"):
+    with pytest.raises(MissingExtra, match=r"--greedy.*\[decode\]"):
         Recognizer(carrying)
     assert Recognizer(carrying, decoder=None).transcribe(manifest.read(whistles)[-1].path).text
+
+
+def test_what_never_searches_needs_no_extra_for_a_carried_decoder(
+    speechrnn, carrying, whistles, monkeypatch
+):
+    path = manifest.read(whistles)[-1].path
+    monkeypatch.setitem(sys.modules, "speechrnn.decoding.beam", None)
+    assert speechrnn("align", carrying, path, "a")[0] == 0
+    assert speechrnn("info", carrying)[0] == 0
+    assert speechrnn("transcribe", path, "--model", carrying, "--greedy")[0] == 0
 
 
 @pytest.mark.parametrize(

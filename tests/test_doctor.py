@@ -345,6 +345,24 @@ def test_the_doctor_and_its_page_need_no_training_extra():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_splits_that_nobody_named_are_not_judged(speechrnn, clean, tmp_path):
+    """The same recording twice: in two splits only if the manifest says so."""
+    path = clean[0].path
+    rows = [f"{path},{clean[0].text},{i},{{}}\n" for i in range(40)]
+    for split, leak in (("", False), ("train", True)):
+        lines = [row.format(split if i else split and "dev") for i, row in enumerate(rows)]
+        (tmp_path / "m.csv").write_text("path,text,utterance_id,split\n" + "".join(lines))
+        code, out, err = speechrnn("doctor", tmp_path / "m.csv", "--json")
+        assert code == 0, err
+        assert ("same_audio_two_splits" in out) is leak
+
+
+def test_direction_marks_are_ordinary_where_text_runs_from_right_to_left(clean, tmp_path):
+    hebrew = "\u200f\u05d0\u05d1\u05d2 \u2067\u05d3\u2069"
+    corpus = planted(clean, tmp_path, 0, text=hebrew)
+    assert "control_characters" not in found(examined(corpus))
+
+
 def test_an_unreadable_manifest_is_bad_data(speechrnn, tmp_path):
     code, _, err = speechrnn("doctor", tmp_path / "none.tsv")
     assert code == 3 and "none.tsv" in err

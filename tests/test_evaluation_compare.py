@@ -244,3 +244,21 @@ def test_the_command_prints_the_sentence_and_json(speechrnn, tmp_path):
     assert {"z", "p", "segments"} <= data["matched_pairs"].keys()
     code, out, err = speechrnn("compare", files[0], tmp_path / "none.json")
     assert (code, out) == (3, "") and "none.json" in err
+
+
+def test_what_powershell_writes_is_read(tmp_path):
+    """It puts UTF-16 with a byte order mark into a file, older ones UTF-8 with one."""
+    scored = score({"a": "one two", "b": "three"}, {"a": "one", "b": "three"})
+    text = json.dumps(scored.to_dict(), ensure_ascii=False)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "a.json").write_bytes(text.encode(encoding))
+        assert load(tmp_path / "a.json").scores == {s.utterance_id: s for s in scored.scores}
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, 2**80])
+def test_counts_that_cannot_be_are_refused(tmp_path, count):
+    data = score({"a": "one two"}, {"a": "one"}).to_dict()
+    data["scores"][0]["deletions"] = count
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(ScoringError, match="deletions"):
+        load(tmp_path / "a.json")

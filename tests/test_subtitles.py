@@ -85,6 +85,16 @@ def test_a_pause_a_break_and_too_much_text_each_begin_a_cue():
     assert [c.end_ms for c in cues(evenly(texts, 2.0), 60)][:2] == [6000, 12000]
 
 
+def test_a_word_of_a_script_without_spaces_is_cut_to_fit():
+    text = "".join(chr(0x4E00 + i) for i in range(152))
+    found = cues([word(text, 1.0, 58.0), word("end", 58.1, 58.5)], 60.0)
+    assert "".join("".join(cue.lines) for cue in found).replace(" ", "") == f"{text}end"
+    assert all(len(cue.lines) <= LINES for cue in found)
+    assert all(len(line) <= LINE_CHARACTERS for cue in found for line in cue.lines)
+    assert all(cue.end_ms - cue.start_ms <= 1000 * LONGEST_S + 1 for cue in found)
+    assert all(a.end_ms <= b.start_ms for a, b in itertools.pairwise(found))
+
+
 def test_a_short_word_stays_until_it_can_be_read_or_the_next_comes():
     alone, crowded = [word("a", 1.0, 1.1)], [word("a", 1.0, 1.1), word("b", 1.5, 3.0)]
     assert cues(alone, 60)[0].end_ms == 1700
@@ -210,6 +220,9 @@ def test_align_reads_a_file_and_keeps_its_lines_and_spelling(speechrnn, recordin
         ("naïve", "ï.*not in the alphabet"),
         ("!!!", "empty after normalisation"),
         ("missing.txt", "no transcript at missing.txt"),
+        ("/no/such/folder/talk.srt", "no transcript at"),
+        ("talk.LAB", "no transcript at talk.LAB"),
+        ("/", "no transcript at /"),
     ],
 )
 def test_align_refuses_what_cannot_have_been_said(speechrnn, recording, model, transcript, told):

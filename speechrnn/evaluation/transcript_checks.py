@@ -78,12 +78,14 @@ def characters(cases: Sequence[Case]) -> list[Finding]:
 
 
 def _strange(text: str) -> set[str]:
-    """Control, private and unassigned characters, and the mark of a failed conversion."""
+    """Control, private and unassigned characters, and the mark of a failed conversion; marks of
+    direction where nothing is written from right to left."""
+    turns = any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
     return {
         char
         for char in text
         if char not in _JOINERS
-        and char not in _DIRECTION_MARKS
+        and not (turns and char in _DIRECTION_MARKS)
         and (unicodedata.category(char) in ("Cc", "Cf", "Co", "Cn") or char == "\ufffd")
     }
 

@@ -1,0 +1,58 @@
+"""The pages: their links lead somewhere, their commands have the options that they show."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+import typer
+from conftest import REPOSITORY
+
+from speechrnn import cli
+
+PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")])
+
+
+def code_lines(page):
+    """Lines within fenced blocks, comments gone."""
+    within = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            within = not within
+        elif within:
+            yield re.sub(r"\s#\s.*|^#.*", "", line).strip()
+
+
+def shown():
+    """Every call of the command on a page: the page's name and the words behind `speechrnn`."""
+    for page in PAGES:
+        for line in code_lines(page):
+            for part in line.split("|"):
+                call = re.match(r"(?:\S*/)?speechrnn (.*)", part.strip())
+                if call:
+                    yield page.name, shlex.split(call[1].split(" > ")[0])
+
+
+@pytest.mark.parametrize(("page", "words"), [*shown()], ids=lambda v: str(v)[:40])
+def test_a_command_on_a_page_has_the_options_that_it_shows(page, words):
+    commands = typer.main.get_command(cli.app).commands
+    assert words[0] in commands, f"{page}: no command {words[0]}"
+    known = {option for each in commands[words[0]].params for option in each.opts}
+    strange = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)} - known
+    assert not strange, f"{page}: {words[0]} has no {strange}"
+
+
+def test_commands_are_found_on_the_pages():
+    """The test above would also pass where none is."""
+    assert len({words[0] for _, words in shown()}) >= 12
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_are_there_and_nothing_is_left_to_fill_in(page):
+    text = page.read_text(encoding="utf-8")
+    targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [t for t in targets if t and not t.startswith(("http:", "https:"))]
+    missing = [t for t in local if not (page.parent / t).exists()]
+    assert not missing, f"{page.name}: {missing}"
+    assert not re.findall(r"^[A-Z]{3,}$|TODO|FIXME", text, re.MULTILINE)
