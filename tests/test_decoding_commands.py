@@ -109,8 +109,8 @@ def test_hotwords_are_heard(speechrnn, trained, whistles):
         (["--word-score", "1"], "no lexicon"),
         (["--lm", "none.arpa"], "none.arpa"),
         (["--decoder", "none.json"], "none.json"),
-        (["--beam", "8", "--lm-weight", "3"], "no language model"),
-        (["--beam", "8", "--rescore-weight", "3"], "no --rescore"),
+        (["--beam", "8", "--lm-weight", "3"], "weighs no language model"),
+        (["--beam", "8", "--rescore-weight", "3"], "weighs no --rescore"),
         (["--beam", "8", "--n-best", "3", "--format", "srt"], "have room"),
     ],
 )
@@ -151,6 +151,14 @@ def test_a_file_that_carries_a_decoder_decodes_with_it(speechrnn, carrying, file
     plain = Recognizer(carrying, decoder=None).transcribe(path).text
     assert speechrnn("transcribe", path, "--model", carrying, "--greedy")[1].strip() == plain
     assert Recognizer(carrying).transcribe(path).text == carried_text.strip()
+
+
+def test_an_option_goes_on_top_of_what_is_carried(speechrnn, carrying, whistles, files):
+    """A hotword does not take the lexicon away."""
+    path = manifest.read(whistles)[-1].path
+    hot = speechrnn("transcribe", path, "--model", carrying, "--hotword", "dd:80")[1].split()
+    assert "dd" in hot
+    assert set(hot) <= {*(files / "words.txt").read_text().split(), "dd"}
 
 
 def test_what_is_carried_serves_in_other_processes(carrying, whistles):

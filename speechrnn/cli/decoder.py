@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from speechrnn.cli.app import console
 
 if TYPE_CHECKING:
-    from speechrnn.decoding.settings import Decoder
+    from speechrnn.decoding.settings import DecoderSettings
     from speechrnn.runtime import BaseRecognizer
 
 DecoderFile = Annotated[
@@ -64,14 +65,14 @@ DEFAULT_BOOST = 3.0  # nats: a word that is twenty times less likely is heard in
 
 def searching(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with options of a search, all of them or those named: it gets what they ask for as
-    ``search``, settings, "carried" where none is given, or None for --greedy."""
+    ``search``."""
     options = {name: _OPTIONS[name] for name in names or _OPTIONS}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_search(*arguments: Any, **given: Any) -> None:
             asked = {name: given.pop(name) for name in options}
-            command(*arguments, search=_chosen(**asked), **given)
+            command(*arguments, search=_asked(**asked), **given)
 
         signature = inspect.signature(command, eval_str=True)
         own = [each for name, each in signature.parameters.items() if name != "search"]
@@ -88,37 +89,61 @@ def searching(*names: str) -> Callable[[Callable[..., None]], Callable[..., None
     return decorate
 
 
-def _chosen(
+@dataclass(frozen=True)
+class Asked:
+    """What the options ask for. Those of single values go before --decoder's file, and that before
+    what the model carries."""
+
+    file: Path | None
+    greedy: bool
+    values: Mapping[str, Any]
+
+    def begin(self, recogniser: BaseRecognizer) -> None:
+        """Let the recogniser search like this, and tell the remarks."""
+        if self.greedy:
+            recogniser.decode_with(None)
+        elif self.file is None and not self.values:
+            recogniser.decode_with("carried")
+        else:
+            recogniser.decode_with(self.settings(recogniser.carried()))
+        tell_remarks(recogniser)
+
+    def settings(self, carried: DecoderSettings | None = None) -> DecoderSettings:
+        """The settings of a search, on top of those that a model carries.
+
+        Raises:
+            DataError, UsageError: as ``settings.load`` does.
+        """
+        from speechrnn.decoding import settings
+
+        base = settings.load(self.file) if self.file else carried or settings.DecoderSettings()
+        values = dict(self.values)
+        if "lm" in values or "neural_lm" in values:  # in place of the other kind too
+            values = {"lm": None, "neural_lm": None, **values}
+        found = dataclasses.replace(base, **values)
+        if "lm_weight" in values and not (found.lm or found.neural_lm):
+            raise typer.BadParameter("it weighs no language model", param_hint="--lm-weight")
+        if "rescore_weight" in values and not found.rescore_lm:
+            raise typer.BadParameter("it weighs no --rescore", param_hint="--rescore-weight")
+        return found
+
+
+def _asked(
     decoder: Path | None = None,
     greedy: bool | None = None,
     hotword: list[str] | None = None,
     **given: Any,
-) -> Decoder:
-    """Options go before the values of --decoder's file."""
-    from speechrnn.decoding import settings
-
+) -> Asked:
     values = {name: value for name, value in given.items() if value is not None}
     if hotword:
         values["hotwords"] = dict(map(_hotword, hotword))
     if greedy and (decoder or values):
         raise typer.BadParameter("it leaves no search to set", param_hint="--greedy")
-    if greedy:
-        return None
-    if decoder is None and not values:
-        return "carried"
-    base = settings.load(decoder) if decoder else settings.DecoderSettings()
-    if "lm" in values or "neural_lm" in values:  # in place of the file's, of either kind
-        values = {"lm": None, "neural_lm": None, **values}
-    found = dataclasses.replace(base, **values)
-    if "lm_weight" in values and not (found.lm or found.neural_lm):
-        raise typer.BadParameter("there is no language model to weigh", param_hint="--lm-weight")
-    if "rescore_weight" in values and not found.rescore_lm:
-        raise typer.BadParameter("there is no --rescore to weigh", param_hint="--rescore-weight")
-    return found
+    return Asked(decoder, bool(greedy), values)
 
 
 def tell_remarks(recogniser: BaseRecognizer) -> None:
-    """On stderr, what a user should know of the search's files."""
+    """On stderr, what a user should know of a search's files."""
     for remark in recogniser.decoder.remarks if recogniser.decoder else ():
         console.print(f"note: {remark}", markup=False, highlight=False)
 

@@ -18,8 +18,7 @@ from speechrnn.cli.app import (
     examples,
     needs_training_extra,
 )
-from speechrnn.cli.decoder import searching, tell_remarks
-from speechrnn.decoding.settings import Decoder
+from speechrnn.cli.decoder import Asked, searching
 from speechrnn.errors import DataError
 
 
@@ -52,7 +51,8 @@ def evaluate(
         typer.Option("--reliability", metavar="PNG", help="Draw how right sure words are."),
     ] = None,
     as_json: Json = False,
-    search: Decoder = None,
+    *,
+    search: Asked,
 ) -> None:
     """Word and character error rates of a model, with a 95 % interval.
 
@@ -68,8 +68,8 @@ def evaluate(
     from speechrnn.runtime import open_model
 
     evaluation = needs_training_extra("evaluating", "speechrnn.evaluation.evaluate")
-    recogniser = open_model(model, decoder=search)
-    tell_remarks(recogniser)
+    recogniser = open_model(model, decoder=None)
+    search.begin(recogniser)
     utterances = manifests.read(manifest, recogniser.card.get("dev_fraction", 0.1))
     if split is not None:
         known = sorted({u.split for u in utterances})

@@ -16,8 +16,7 @@ from rich.text import Text
 
 from speechrnn.cli import formats
 from speechrnn.cli.app import SHORT_WAIT, Json, answer, app, complain, console, examples
-from speechrnn.cli.decoder import searching, tell_remarks
-from speechrnn.decoding.settings import Decoder
+from speechrnn.cli.decoder import Asked, searching
 from speechrnn.errors import DataError
 
 
@@ -59,7 +58,8 @@ def transcribe(
     form: formats.Form = None,
     output: formats.Folder = None,
     as_json: Json = False,
-    search: Decoder = None,
+    *,
+    search: Asked,
 ) -> None:
     """Audio to text: WAV, FLAC, Ogg, Opus or MP3, 4 to 768 kHz, mono or not.
 
@@ -82,8 +82,8 @@ def transcribe(
     if n_best and (stream or form in formats.SUBTITLES):
         raise typer.BadParameter("neither streams nor subtitles have room", param_hint="--n-best")
     as_json = form == "json"
-    recogniser = open_model(model or default_model(), reject, search)
-    tell_remarks(recogniser)
+    recogniser = open_model(model or default_model(), reject, decoder=None)
+    search.begin(recogniser)
     if microphone:
         _transcribe_microphone(recogniser, device, timestamps, as_json)
         return

@@ -20,8 +20,7 @@ from speechrnn.cli.app import (
     examples,
     needs_extra,
 )
-from speechrnn.cli.decoder import searching, tell_remarks
-from speechrnn.decoding.settings import Decoder
+from speechrnn.cli.decoder import Asked, searching, tell_remarks
 from speechrnn.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +47,8 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same settings.")] = 0,
     as_json: Json = False,
-    search: Decoder = None,
+    *,
+    search: Asked,
 ) -> None:
     """Find the weights of a language model, the score of a word and the width of the beam.
 
@@ -58,17 +58,18 @@ def tune(
     from rich.progress import Progress
 
     from speechrnn.decoding import settings as settings_file
-    from speechrnn.decoding.settings import DecoderSettings
     from speechrnn.runtime import open_model
 
     tuning = needs_extra("tuning a decoder", "tune", "speechrnn.evaluation.tune")
-    if not isinstance(search, DecoderSettings):
+    if not search.values:
         raise UsageError("there is nothing to tune; name --lm, --lexicon or both")
     if out.is_dir():
         raise typer.BadParameter(f"{out} is a folder; name a file", param_hint="--out")
-    recogniser = open_model(model, decoder=search)
-    tuning.ranges(recogniser.alphabet, search)  # before anything is listened to
+    base = search.settings()
+    recogniser = open_model(model, decoder=None)
+    recogniser.decode_with(base)
     tell_remarks(recogniser)
+    tuning.ranges(recogniser.alphabet, base)  # before anything is listened to
     with Progress(console=console, transient=True) as bar:
         heard = bar.add_task("listening", total=None)
         utterances = _utterances(manifest, split, recogniser)
@@ -78,7 +79,7 @@ def tune(
         tuned = tuning.tune(
             recogniser.alphabet,
             found,
-            search,
+            base,
             trials=trials,
             jobs=jobs or len(os.sched_getaffinity(0)),
             seed=seed,

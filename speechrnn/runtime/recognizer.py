@@ -20,7 +20,7 @@ from speechrnn.decoding import carried
 from speechrnn.decoding.alignment import align
 from speechrnn.decoding.pauses import Loudness
 from speechrnn.decoding.rejection import Rejection
-from speechrnn.decoding.settings import Decoder
+from speechrnn.decoding.settings import Decoder, DecoderSettings
 from speechrnn.errors import MissingExtra, ModelError
 from speechrnn.runtime import container
 from speechrnn.runtime.reading import Listened, Reader
@@ -64,6 +64,18 @@ class BaseRecognizer(ABC):
         """What this recogniser does behind the network."""
         return Reader(self.spec, self.rejection, self.habits, self.decoder)
 
+    def carried(self) -> DecoderSettings | None:
+        """The settings in the model's card, whose files exist for as long as this recogniser.
+
+        Raises:
+            ModelError: they are damaged.
+        """
+        if carried.KEY not in self.card:
+            return None
+        folder = tempfile.mkdtemp(prefix="speechrnn-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return carried.unpack(self.card[carried.KEY], folder, f"this {self.kind}")
+
     def decode_with(self, decoder: Decoder) -> None:
         """Search with these settings from now on; "carried": with those in the model's card, if it
         has any; None: take the best label of each frame.
@@ -84,12 +96,8 @@ class BaseRecognizer(ABC):
                 "the beam search that this model carries (--greedy or decoder=None goes without)",
                 "decode",
             ) from error
-        if decoder == "carried":
-            # For as long as this recogniser: other processes read the files again.
-            folder = tempfile.mkdtemp(prefix="speechrnn-")
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            decoder = carried.unpack(self.card[carried.KEY], folder, f"this {self.kind}")
-        self.decoder = BeamDecoder(self.alphabet, decoder)
+        settings = self.carried() if decoder == "carried" else decoder
+        self.decoder = None if settings is None else BeamDecoder(self.alphabet, settings)
 
     @property
     def streams(self) -> bool:
