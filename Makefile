@@ -7,6 +7,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 
 BIN := .venv/bin
 DEVICE := build/device
+# A file of tests is one process's, which makes its models once.
+IN_PARALLEL := --numprocesses 2 --dist loadfile
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
@@ -22,10 +24,10 @@ quickstart: .venv/.installed  ## train, score, export and try a recogniser of sp
 	$(BIN)/python pipelines/quickstart.py
 
 test: check test-device  ## every check but the long ones
-	$(BIN)/python -m pytest -m "not long and not browser"
+	$(BIN)/python -m pytest -m "not long and not browser" $(IN_PARALLEL)
 
 test-all: check test-device  ## every check
-	$(BIN)/python -m pytest -m "not browser"
+	$(BIN)/python -m pytest -m "not browser" $(IN_PARALLEL)
 
 check: .venv/.installed  ## lint, format and types
 	$(BIN)/ruff check .

@@ -46,6 +46,7 @@ EXTRAS = {
     "test": [
         "pytest>=8.3,<10",
         "pytest-timeout>=2.3,<3",
+        "pytest-xdist>=3.6,<4",  # a process for each core
         "hypothesis>=6.100,<7",
         "ruff>=0.15,<0.18",
         "mypy>=1.15,<3",
