@@ -177,7 +177,7 @@ def test_evaluate_does_without_confidences(tmp_path):
 
 def test_evaluate_draws_the_reliability(tmp_path, speechrnn, monkeypatch):
     parrot = Parrot({"u": [("yes", 0.9), ("no", 0.2)]})
-    parrot.card, parrot.decoder = {}, None
+    parrot.card, parrot.decoder, parrot.decode_with = {}, None, lambda decoder: None
     monkeypatch.setattr("speechrnn.runtime.open_model", lambda *_, **__: parrot)
     (tmp_path / "m.tsv").write_text("utterance_id\tpath\ttext\nu\tu.wav\tyes\n")
     picture = tmp_path / "r.png"
