@@ -38,15 +38,8 @@ def train_language_model(recipe: LanguageRecipe, quiet: bool = False) -> dict[st
     with Display(recipe.output, section, "characters", quiet) as display:
         learner = LanguageModelLearner(model, spec, recipe)
         trainer = Trainer(recipe, spec, learner, train_set, dev_set, display, card, identity)
-        trainer.resume()
-        if found.left_out:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in found.left_out.items())
-            display.say(f"left out: {reasons}")
-        display.say(
-            f"{recipe.name}: {model.count_params():,} parameters; {count[texts.TRAIN]:,} characters"
-            f" to train on, {count[texts.DEV]:,} to validate on"
-        )
-        trainer.run()
+        amounts = [f"{count[split]:,} characters" for split in (texts.TRAIN, texts.DEV)]
+        trainer.start(amounts[0], amounts[1], found.left_out, see="")
     return read_run(recipe.output)[0]["card"]
 
 

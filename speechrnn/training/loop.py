@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,22 @@ class Trainer:
         self.position = Position()
         self.checkpoints = recipe.output / "checkpoints"
         self.saved = time.monotonic()
+
+    def start(self, to_train: str, to_validate: str, left_out: Mapping[str, int], see: str) -> None:
+        """Resume, tell what there is to learn and what is not (counts by reason), and run.
+
+        Args:
+            see: behind the reasons, where to read more.
+        """
+        self.resume()
+        if left_out:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+            self.display.say(f"left out: {reasons}{see}")
+        self.display.say(
+            f"{self.recipe.name}: {self.learner.model.count_params():,} parameters; {to_train} to "
+            f"train on, {to_validate} to validate on"
+        )
+        self.run()
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, if there is one, and write down the recipe.

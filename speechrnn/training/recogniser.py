@@ -46,15 +46,8 @@ def train_recogniser(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
     with Display(recipe.output, section, "s audio", quiet) as display:
         learner = RecogniserLearner(model, spec, recipe)
         trainer = Trainer(recipe, spec, learner, train_set, dev_set, display, card, identity)
-        trainer.resume()
-        if index.rejected:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in index.rejected.items())
-            display.say(f"left out: {reasons}; see {recipe.prepared / REPORT_FILE}")
-        display.say(
-            f"{recipe.name}: {model.count_params():,} parameters; {hours:.2f}"
-            f" h to train on, {index.seconds(DEV) / 3600:.2f} h to validate on"
-        )
-        trainer.run()
+        amounts = f"{hours:.2f} h", f"{index.seconds(DEV) / 3600:.2f} h"
+        trainer.start(*amounts, index.rejected, see=f"; see {recipe.prepared / REPORT_FILE}")
     return run.load(recipe.output).card
 
 
