@@ -24,7 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data import shards
-from speechrnn.data.index import Index, Row
+from speechrnn.data.columns import Row, Rows
+from speechrnn.data.index import Index
 from speechrnn.data.utterance import Rejected, Settings, reject
 from speechrnn.errors import DataError, PreparedDataError, RecipeError, TranscriptError
 from speechrnn.features import reference
@@ -76,7 +77,7 @@ def prepare(recipe: Recipe, progress: bool = True) -> Index:
         statistics=None,
         corpus_sha256=_corpus_sha256(rows),
         shards=tuple(shard.shard for shard in written),
-        rows=tuple(rows),
+        rows=Rows.of(rows),
         rejected=dict(sorted(Counter(each.reason for each in rejected).items())),
     )
     if recipe.features.normalisation == "global":
