@@ -11,7 +11,7 @@ import tensorflow as tf
 from speechrnn.data.augment import Augmenter, change_speed
 from speechrnn.data.index import Index, Row
 from speechrnn.data.plan import epoch_plan
-from speechrnn.data.prepare import prepare
+from speechrnn.data.prepare import prepared
 from speechrnn.errors import DataError
 from speechrnn.features import graph
 from speechrnn.recipe import Recipe
@@ -25,7 +25,7 @@ TRAIN, DEV = "train", "dev"
 
 def recogniser_spec(recipe: Recipe, index: Index | None = None) -> RecogniserSpec:
     """What a model for this recipe and its prepared utterances is."""
-    index = index or prepare(recipe)
+    index = index or prepared(recipe)
     return RecogniserSpec(recipe.features, index.alphabet, recipe.model, index.statistics)
 
 
@@ -33,7 +33,7 @@ def batches(recipe: Recipe, split: str, epochs: int = 1) -> tf.data.Dataset:
     """A split, prepared first where it is not: as many epochs of training batches, each in its own
     order and with its own augmentation, or one pass over any other split as it is. See
     ``Batches`` for what a batch holds."""
-    index = prepare(recipe)
+    index = prepared(recipe)
     source = Batches(recipe, recogniser_spec(recipe, index), index, split)
     return source.epochs(0, epochs) if split == TRAIN else source.plain()
 
