@@ -17,6 +17,7 @@ from speechrnn.cli.app import (
     load_any_recipe,
     load_recipe,
     needs_training_extra,
+    orderly_end,
 )
 from speechrnn.cli.decoder import DecoderFile
 from speechrnn.decoding import carried
@@ -37,6 +38,9 @@ class _WithBeamOptions(TyperCommand):
         ctx.meta[_BEAM_OPTIONS] = rest if there else []
         return super().parse_args(ctx, own)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- BEAM_OPTION...]"]
+
 
 def _at_dashes(args: list[str]) -> tuple[list[str], bool, list[str]]:
     if "--" not in args:
@@ -47,7 +51,6 @@ def _at_dashes(args: list[str]) -> tuple[list[str], bool, list[str]]:
 
 @app.command(
     cls=_WithBeamOptions,
-    options_metavar="[OPTIONS]",
     epilog=examples(
         "speechrnn prepare configs/an4.yaml",
         "speechrnn prepare configs/an4.yaml data.manifest=mine.csv output=runs/mine",
@@ -81,7 +84,8 @@ def prepare(
         raise typer.BadParameter(f"{options[0]!r} is for Beam; name a runner", param_hint="--")
     loaded = load_recipe(recipe, overrides)
     prepare_module = needs_training_extra("preparing a corpus", "speechrnn.data.prepare")
-    index = prepare_module.prepare(loaded, runner=runner, options=options)
+    with orderly_end():
+        index = prepare_module.prepare(loaded, runner=runner, options=options)
     for split in sorted({row.split for row in index.rows}):
         hours = index.seconds(split) / 3600
         print(f"{split}: {len(index.split(split))} utterances, {hours:.2f} h")

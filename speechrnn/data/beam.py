@@ -36,6 +36,7 @@ finally:
 
 PLANS_FILE = ".plans.beam"
 LOCAL = "FnApiRunner"
+logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # tells errors twice
 LOOK_SECONDS = 1.0  # between two looks into the folder, for the progress bar
 
 
@@ -116,27 +117,29 @@ def _options(runner: str, options: Sequence[str]) -> PipelineOptions:
     try:
         create_runner(runner)
     except (ValueError, ImportError, AttributeError) as error:
+        told = str(error).rstrip(".")
         raise UsageError(
-            f"--runner {runner}: {error}. On one machine, name {LOCAL}; on a cluster FlinkRunner, "
+            f"--runner {runner}: {told}. On one machine, name {LOCAL}; on a cluster FlinkRunner, "
             "SparkRunner or DataflowRunner, with the packages that Beam wants for it"
         ) from error
     return PipelineOptions([*options, f"--runner={runner}"])
 
 
 def _run(file: Path, settings: Settings, runner: str, options: PipelineOptions) -> None:
-    task = _Ensure(file.parent, settings)
     try:
         with apache_beam.Pipeline(options=options) as pipeline:
-            lines = pipeline | apache_beam.io.ReadFromText(
-                str(file), coder=apache_beam.coders.BytesCoder()
-            )
+            coder = apache_beam.coders.BytesCoder()
+            lines = pipeline | "plans" >> apache_beam.io.ReadFromText(str(file), coder=coder)
             # A stage's input stays with whoever has read it, unless it is dealt out anew.
-            lines | apache_beam.Reshuffle() | apache_beam.Map(task)
+            dealt = lines | "deal out" >> apache_beam.Reshuffle()
+            dealt | "write shards" >> apache_beam.Map(_Ensure(file.parent, settings))
+    except ValueError as error:
+        raise UsageError(f"--runner {runner}: {' '.join(str(error).split())}") from error
     except (OSError, RuntimeError) as error:
-        lines_of = str(error).strip().splitlines() or [type(error).__name__]
+        told = str(error).strip().splitlines() or [type(error).__name__]
         raise MachineRefused(
-            f"preparing on {runner} failed: {lines_of[-1]}. Shards that were finished stay, and "
-            "preparing again goes on with the others"
+            f"preparing on {runner} failed: {told[-1]}. Shards that were finished stay: mend the "
+            "cause and prepare again, which goes on with the others"
         ) from error
 
 
