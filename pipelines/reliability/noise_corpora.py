@@ -11,7 +11,7 @@ import soundfile
 from speechrnn import recipe
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
-from speechrnn.data.index import Index
+from speechrnn.data.index import INDEX_FILE, Index
 from speechrnn.data.prepare import LOCK_FILE, prepare, rejections
 from speechrnn.errors import SpeechRNNError
 from speechrnn.recipe import Recipe
@@ -63,8 +63,12 @@ def make(folder: Path, utterances: int = 24, seconds: float = 0.5, seed: int = 0
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """Everything in a prepared folder but its lock, by name."""
-    return {p.name: p.read_bytes() for p in sorted(root.iterdir()) if p.name != LOCK_FILE}
+    """Everything in a prepared folder but its lock, by its path there."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != LOCK_FILE
+    }
 
 
 def problems(root: Path, corpora: Corpora) -> list[str]:
@@ -77,8 +81,7 @@ def problems(root: Path, corpora: Corpora) -> list[str]:
         rejections(root)
     except SpeechRNNError as error:
         return [f"the state before is lost: {error}"]
-    stands = (root / "index.json").read_bytes()
-    if stands not in [state["index.json"] for state in corpora.states]:
+    if (root / INDEX_FILE).read_bytes() not in [each[INDEX_FILE] for each in corpora.states]:
         return ["its index is neither the earlier nor the later one"]
     return []
 

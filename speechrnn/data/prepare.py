@@ -26,7 +26,8 @@ from speechrnn import corpora
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data import pool, shards
-from speechrnn.data.index import INDEX_FILE, Index, Row
+from speechrnn.data.columns import Row, Rows
+from speechrnn.data.index import INDEX_FILE, Index
 from speechrnn.data.progress import Bar
 from speechrnn.data.utterance import Rejected, Settings, reject
 from speechrnn.errors import (
@@ -180,7 +181,7 @@ def _index(
         statistics=None,
         corpus_sha256=_corpus_sha256(rows),
         shards=tuple(shard.shard for shard in written),
-        rows=tuple(rows),
+        rows=Rows.of(rows),
         rejected=dict(sorted(Counter(each.reason for each in rejected).items())),
     )
     if recipe.features.normalisation == "global":
