@@ -1,6 +1,7 @@
 """Every error speechrnn raises on purpose: one tree, one exit code a branch.
 
     SpeechRNNError
+      MachineRefused exit 1 no space, no permission, a cluster that failed
       UsageError   exit 2   the call is wrong: an unknown recipe key, a missing extra
       DataError    exit 3   the data is bad: a recording, a transcript, a manifest
       ModelError   exit 4   the model is bad: a corrupt, foreign or unfit file
@@ -13,6 +14,10 @@ class SpeechRNNError(Exception):
     """Root of the tree; ``exit_code`` is what the command line ends with."""
 
     exit_code = 1
+
+
+class MachineRefused(SpeechRNNError):
+    """No space, no permission, no memory, or a cluster that failed; the data may be sound."""
 
 
 class UsageError(SpeechRNNError):

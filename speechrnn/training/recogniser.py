@@ -12,7 +12,7 @@ import tensorflow as tf
 from speechrnn import ctc
 from speechrnn import model as network
 from speechrnn.data.dataset import DEV, TRAIN, Batches, recogniser_spec
-from speechrnn.data.prepare import REPORT_FILE, prepare
+from speechrnn.data.prepare import REPORT_FILE, prepared
 from speechrnn.decoding.greedy import greedy
 from speechrnn.evaluation import error_rates
 from speechrnn.model import output_frames
@@ -27,7 +27,7 @@ from speechrnn.training.step import Batch, Learner, Score
 
 def train_recogniser(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
     """``training.train``, of a recogniser; prepares the corpus first where that is not done."""
-    index = prepare(recipe, progress=not quiet)
+    index = prepared(recipe, progress=not quiet)
     spec = recogniser_spec(recipe, index)
     train_set = Batches(recipe, spec, index, TRAIN)
     dev_set = Batches(recipe, spec, index, DEV)
