@@ -4,6 +4,8 @@
       UsageError   exit 2   the call is wrong: an unknown recipe key, a missing extra
       DataError    exit 3   the data is bad: a recording, a transcript, a manifest
       ModelError   exit 4   the model is bad: a corrupt, foreign or unfit file
+      SavingError  exit 1   the machine refused to write: no space, no permission
+      Stopped      exit 128 + the signal's number: asked to stop, it has
 
 A message says which item, what was found, what is needed and what to do.
 """
@@ -86,3 +88,17 @@ class ModelError(SpeechRNNError):
     """A model, checkpoint or exported file is damaged, foreign or unfit for the call."""
 
     exit_code = 4
+
+
+class SavingError(SpeechRNNError):
+    """The machine refused to write something; what was there before is untouched."""
+
+    exit_code = 1
+
+
+class Stopped(SpeechRNNError):
+    """Training was asked to stop by a signal, and saved where it stood."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # as a shell counts it

@@ -2,7 +2,7 @@
 
 stdout is the answer, text or with --json one JSON object; stderr is for people. Exit codes:
 0 ok, 1 the machine refused (no space, no permission, no memory), 2 usage, 3 bad data, 4 bad
-model, 130 interrupted.
+model, 130 interrupted, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from speechrnn.errors import MissingExtra, SpeechRNNError
+from speechrnn.errors import MissingExtra, SpeechRNNError, Stopped
 
 if TYPE_CHECKING:
     from speechrnn.recipe import LanguageRecipe, Recipe
@@ -30,7 +30,7 @@ app = typer.Typer(
     "A first recogniser in minutes: make quickstart. Your own recordings: prepare and train with "
     "data.manifest naming a CSV of path and text, then evaluate, export and transcribe.\n\n"
     "Exit codes: 0 ok, 1 the machine refused (space, permission, memory), 2 usage, 3 bad data, "
-    "4 bad model, 130 interrupted.",
+    "4 bad model, 130 interrupted, 143 stopped by SIGTERM.",
 )
 console = Console(stderr=True, soft_wrap=True)
 
@@ -51,6 +51,9 @@ def main() -> None:
     """Run the command; errors that have a cause outside become a message and an exit code."""
     try:
         app()
+    except Stopped as stop:
+        console.print(str(stop), markup=False, highlight=False)
+        sys.exit(stop.exit_code)
     except SpeechRNNError as error:
         complain(str(error))
         sys.exit(error.exit_code)
