@@ -1,11 +1,11 @@
 """Every error speechrnn raises on purpose: one tree, one exit code a branch.
 
     SpeechRNNError
+      MachineRefused exit 1 no space, no permission, a cluster that failed
       UsageError   exit 2   the call is wrong: an unknown recipe key, a missing extra
       DataError    exit 3   the data is bad: a recording, a transcript, a manifest
       ModelError   exit 4   the model is bad: a corrupt, foreign or unfit file
-      SavingError  exit 1   the machine refused to write: no space, no permission
-      Stopped      exit 128 + the signal's number: asked to stop, it has
+      Stopped      exit 128 + the signal's number: asked to end, training has, and saved
 
 A message says which item, what was found, what is needed and what to do.
 """
@@ -15,6 +15,10 @@ class SpeechRNNError(Exception):
     """Root of the tree; ``exit_code`` is what the command line ends with."""
 
     exit_code = 1
+
+
+class MachineRefused(SpeechRNNError):
+    """No space, no permission, no memory, or a cluster that failed; the data may be sound."""
 
 
 class UsageError(SpeechRNNError):
@@ -88,12 +92,6 @@ class ModelError(SpeechRNNError):
     """A model, checkpoint or exported file is damaged, foreign or unfit for the call."""
 
     exit_code = 4
-
-
-class SavingError(SpeechRNNError):
-    """The machine refused to write something; what was there before is untouched."""
-
-    exit_code = 1
 
 
 class Stopped(SpeechRNNError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from speechrnn.errors import ModelError, SavingError
+from speechrnn.errors import MachineRefused, ModelError
 
 MODEL = "model.json"  # of a run directory
 RECOGNISER, LANGUAGE_MODEL = "recogniser", "language model"  # what a run may have trained
@@ -38,12 +38,12 @@ def saving(what: str, folder: Path, then: str) -> Iterator[None]:
         then: what there is to do once the cause is gone.
 
     Raises:
-        SavingError: no space, no permission, a disk that fails.
+        MachineRefused: no space, no permission, a disk that fails.
     """
     try:
         yield
     except OSError as error:
-        raise SavingError(
+        raise MachineRefused(
             f"cannot write {what} in {folder}: {error.strerror or error}. What was there before is "
             f"untouched. Free space there, or permit writing; {then}"
         ) from error

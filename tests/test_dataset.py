@@ -218,3 +218,37 @@ def test_one_graph_serves_batches_of_every_shape(train, monkeypatch):
         None,
         train.recipe.features.mels,
     ]
+
+
+@pytest.mark.parametrize("workers", [2, 4, 11])
+def test_the_parts_of_all_workers_are_the_batches_of_one(train, workers):
+    """Eleven workers: more than any batch has utterances."""
+    whole = arrays(train.epochs(1, 2))
+    parts = [arrays(train.epochs(1, 2, worker=i, workers=workers)) for i in range(workers)]
+    empty, missing = 0, 0
+    for batch, *shares in zip(whole, *parts, strict=True):
+        together = np.concatenate([share["utterances"] for share in shares])
+        np.testing.assert_array_equal(together, batch["utterances"])
+        assert {int(share["batch_size"]) for share in [batch, *shares]} == {len(together)}
+        found, expected = by_utterance(shares, train.rows), by_utterance([batch], train.rows)
+        for name, (features, labels, samples) in expected.items():
+            assert found[name][2] == samples
+            np.testing.assert_array_equal(np.trim_zeros(found[name][1]), np.trim_zeros(labels))
+            # Kernels vectorise over another batch shape; the sums are the same.
+            np.testing.assert_allclose(found[name][0], features, atol=2e-5)
+        for share in shares:
+            assert {k: (v.dtype, v.ndim) for k, v in share.items()} == {
+                k: (v.dtype, v.ndim) for k, v in batch.items()
+            }
+            assert share["features"].shape[2] == batch["features"].shape[2]
+            empty += len(share["utterances"]) == 0
+        missing += max(0, workers - len(together))
+    assert empty == missing and (empty > len(whole) or workers < 11)
+
+
+def test_workers_resume_identically(train):
+    rest = arrays(train.epochs(1, 3, skip=3, worker=1, workers=2))
+    whole = arrays(train.epochs(1, 3, worker=1, workers=2))[3:]
+    for resumed, original in zip(rest, whole, strict=True):
+        for key, value in original.items():
+            np.testing.assert_array_equal(resumed[key], value)

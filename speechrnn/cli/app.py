@@ -2,7 +2,7 @@
 
 stdout is the answer, text or with --json one JSON object; stderr is for people. Exit codes:
 0 ok, 1 the machine refused (no space, no permission, no memory), 2 usage, 3 bad data, 4 bad
-model, 130 interrupted, 143 stopped by SIGTERM.
+model, 130 interrupted, 143 asked to end (SIGTERM).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ app = typer.Typer(
     "A first recogniser in minutes: make quickstart. Your own recordings: prepare and train with "
     "data.manifest naming a CSV of path and text, then evaluate, export and transcribe.\n\n"
     "Exit codes: 0 ok, 1 the machine refused (space, permission, memory), 2 usage, 3 bad data, "
-    "4 bad model, 130 interrupted, 143 stopped by SIGTERM.",
+    "4 bad model, 130 interrupted, 143 asked to end.",
 )
 console = Console(stderr=True, soft_wrap=True)
 

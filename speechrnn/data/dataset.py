@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import tensorflow as tf
 
-from speechrnn.data.augment import Augmenter, change_speed
+from speechrnn.data.augment import Augmenter, masks
 from speechrnn.data.index import Index, Row
-from speechrnn.data.plan import epoch_plan
+from speechrnn.data.plan import Plan, epoch_plan, slice_of
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import DataError
 from speechrnn.features import graph
@@ -38,13 +39,21 @@ def batches(recipe: Recipe, split: str, epochs: int = 1) -> tf.data.Dataset:
     return source.epochs(0, epochs) if split == TRAIN else source.plain()
 
 
+def payload_of_silence(samples: int) -> bytes:
+    """What a shard would hold of so many samples of silence."""
+    audio = tf.train.Feature(bytes_list=tf.train.BytesList(value=[bytes(2 * samples)]))
+    example = tf.train.Example(features=tf.train.Features(feature={"audio": audio}))
+    return bytes(example.SerializeToString())
+
+
 class Batches:
     """The batches of one split.
 
     A batch is a dict: ``features`` (batch, frames, dimension) float32, normalised, zero past
     each end; ``frames`` (batch,) int32, the valid ones; ``labels`` (batch, labels) int32,
     padded with 0; ``utterances`` (batch,) int32, positions in ``rows``; ``samples`` (batch,)
-    int32 of audio, after any change of speed; ``epoch`` int32.
+    int32 of audio, after any change of speed; ``epoch`` int32; ``batch_size`` int32: the
+    utterances of the whole batch, of which a worker's share may hold some or none at all.
     """
 
     def __init__(self, recipe: Recipe, spec: RecogniserSpec, index: Index, split: str):
@@ -57,6 +66,8 @@ class Batches:
         self._need = np.array([frames_needed(labels) for labels in self._labels], np.int32)
         self._keys = np.array([zlib.crc32(r.utterance_id.encode()) >> 1 for r in self.rows])
         self._samples = np.array([row.samples for row in self.rows])
+        self._plan = lru_cache(3)(self._new_plan)
+        self._silence = np.array([payload_of_silence(spec.features.window_samples)], object)
         infeasible = [
             row.utterance_id
             for row, need in zip(self.rows, self._need, strict=True)
@@ -82,49 +93,57 @@ class Batches:
         """Raise PreparedDataError, naming the shard, if one is damaged."""
         self.index.verify()
 
-    def plan(self, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch, as positions in ``rows``."""
-        return epoch_plan(
-            self._samples,
-            int(self.recipe.data.batch_seconds * self.index.sample_rate),
-            self.recipe.seed,
-            epoch,
-            sort=epoch == 0 and self.recipe.training.sorted_first_epoch,
+    def plan(self, epoch: int) -> Plan:
+        """The batches of an epoch, as positions in ``rows``; the latest few are kept."""
+        return self._plan(
+            self.recipe.seed, epoch, epoch == 0 and self.recipe.training.sorted_first_epoch
         )
 
-    def epochs(self, first: int, end: int, skip: int = 0) -> tf.data.Dataset:
-        """Augmented batches of the epochs from ``first`` to before ``end``, one after another,
-        without the first ``skip`` batches, which are not read."""
-        augmenter = Augmenter(self.recipe.augment, self.spec.features, self.recipe.seed)
+    def _new_plan(self, seed: int, epoch: int, sort: bool) -> Plan:
+        budget = int(self.recipe.data.batch_seconds * self.index.sample_rate)
+        return epoch_plan(self._samples, budget, seed, epoch, sort)
 
-        def steps() -> Iterator[tuple[int, np.ndarray]]:
+    def epochs(
+        self, first: int, end: int, skip: int = 0, worker: int = 0, workers: int = 1
+    ) -> tf.data.Dataset:
+        """Augmented batches of the epochs from ``first`` to before ``end``, one after another,
+        without the first ``skip`` batches, which are not read.
+
+        Worker number ``worker`` of ``workers`` reads its ``slice_of`` each batch; where that is
+        empty, a batch of the same structure comes with no row in it.
+        """
+        augmenter = Augmenter(self.recipe.augment, self.spec, self.recipe.seed)
+
+        def steps() -> Iterator[tuple[int, int, np.ndarray]]:
             for epoch in range(first, end):
                 for rows in self.plan(epoch)[skip if epoch == first else 0 :]:
-                    yield epoch, rows
+                    yield epoch, len(rows), slice_of(rows, worker, workers)
 
         return self._dataset(steps, augmenter)
 
     def plain(self) -> tf.data.Dataset:
         """Each utterance once, longest batches first, without augmentation."""
-        plan = epoch_plan(
-            self._samples,
-            int(self.recipe.data.batch_seconds * self.index.sample_rate),
-            seed=0,
-            epoch=0,
-            sort=True,
-        )
-        return self._dataset(lambda: ((0, rows) for rows in reversed(plan)), None)
+        plan = self._plan(0, 0, True)
+        return self._dataset(lambda: ((0, len(rows), rows) for rows in reversed(plan)), None)
 
     def _dataset(self, steps: object, augmenter: Augmenter | None) -> tf.data.Dataset:
-        signature = (tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.int32))
+        number = tf.TensorSpec([], tf.int32)
+        signature = (number, number, tf.TensorSpec([None], tf.int32))
+
+        def features(batch: Batch) -> Batch:
+            found = self._features(batch, augmenter)
+            rows = tf.size(batch["utterances"])  # fewer than there are where one is a stand-in
+            found = {key: v[:rows] if v.shape.rank else v for key, v in found.items()}
+            return {**found, "batch_size": batch["batch_size"]}
+
         dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
         dataset = dataset.map(self._read, num_parallel_calls=2)
-        dataset = dataset.map(lambda batch: self._features(batch, augmenter), num_parallel_calls=2)
+        dataset = dataset.map(features, num_parallel_calls=2)
         options = tf.data.Options()
         options.threading.private_threadpool_size = 2
         return dataset.with_options(options).prefetch(4)
 
-    def _read(self, epoch: tf.Tensor, utterances: tf.Tensor) -> Batch:
+    def _read(self, epoch: tf.Tensor, batch_size: tf.Tensor, utterances: tf.Tensor) -> Batch:
         payloads, samples, labels, need, keys = tf.numpy_function(
             self._fetch, [utterances], [tf.string, tf.int32, tf.int32, tf.int32, tf.int32]
         )
@@ -141,9 +160,15 @@ class Batches:
             "keys": keys,
             "utterances": utterances,
             "epoch": epoch,
+            "batch_size": batch_size,
         }
 
     def _fetch(self, utterances: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Payloads, samples, labels, the frames these need, and keys. Where there is no utterance,
+        one of silence stands in, so that what computes features knows no empty batch."""
+        if not len(utterances):
+            one = np.ones(1, np.int32)
+            return self._silence, one * self.spec.features.window_samples, one[:, None], one, one
         payloads = [self.index.read_payload(self.rows[i]) for i in utterances]
         labels = np.zeros(
             (len(utterances), max(len(self._labels[i]) for i in utterances)), np.int32
@@ -163,23 +188,11 @@ class Batches:
         spec = self.spec
         waveforms, samples = batch["waveforms"], batch["samples"]
         if augmenter is not None:
-            draws = augmenter.draw(batch["epoch"], batch["keys"])
-            if augmenter.changes_speed:
-                rates = self._feasible(augmenter.rates(draws), samples, batch["need"])
-                waveforms, samples = change_speed(waveforms, samples, rates)
-            if augmenter.changes_gain:
-                waveforms = waveforms * augmenter.gains(draws)[:, None]
+            waveforms, samples, bands, stretches = augmenter.graph(batch)
         frames = graph.frame_counts(samples, spec.features)
         features = graph.features(waveforms, spec.features)
         features = graph.normalise(features, frames, spec.statistics)
         if augmenter is not None:
-            features = augmenter.mask(features, frames, draws)
+            features = masks.apply(features, bands, stretches)
         kept = {key: batch[key] for key in ("labels", "utterances", "epoch")}
         return {"features": features, "frames": frames, "samples": samples, **kept}
-
-    def _feasible(self, rates: tf.Tensor, samples: tf.Tensor, need: tf.Tensor) -> tf.Tensor:
-        """The rates, 1 where a faster utterance would have too few frames for its labels."""
-        played = tf.cast(tf.floor(tf.cast(samples, tf.float32) / rates), tf.int32)
-        frames = graph.frame_counts(played, self.spec.features)
-        stride = self.spec.model.time_stride
-        return tf.where((frames + stride - 1) // stride >= need, rates, 1.0)

@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from speechrnn import corpora
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data import shards
@@ -53,7 +54,7 @@ def prepare(recipe: Recipe, progress: bool = True) -> Index:
         RecipeError: ``data.alphabet`` is no alphabet.
     """
     root, data = recipe.prepared, recipe.data
-    listed = manifest.read(data.manifest, data.dev_fraction)
+    listed = corpora.read(data.manifest, data.dev_fraction)
     utterances, later = manifest.without_duplicates(listed)
     rejected = [reject(utterance, "duplicate_id", message) for utterance, message in later]
     settings = Settings(recipe.features.sample_rate, data.min_seconds, data.max_seconds)

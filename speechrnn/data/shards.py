@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from speechrnn import audio
+from speechrnn.corpora import recordings
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data.index import Shard
 from speechrnn.data.utterance import Prepared, Rejected, Settings, prepare_utterance
@@ -166,13 +167,8 @@ def _sidecar(shard: Path) -> Path:
 def _fingerprint(utterances: Sequence[Utterance], settings: Settings) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, *astuple(settings)]).encode())
     for utterance in utterances:
-        try:
-            status = utterance.path.stat()
-            state = [status.st_size, status.st_mtime_ns]
-        except (OSError, ValueError):
-            state = []  # decoding will say what is wrong with it
-        path = str(utterance.path.absolute())
-        told = [utterance.utterance_id, path, utterance.text, utterance.speaker, *state]
+        state = recordings.state(utterance)
+        told = [utterance.utterance_id, utterance.text, utterance.speaker, *state]
         digest.update(json.dumps(told).encode())
     return digest.hexdigest()
 

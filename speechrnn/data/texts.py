@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from speechrnn.corpora import manifest
-from speechrnn.data.plan import epoch_plan
+from speechrnn.data.plan import Plan, epoch_plan, slice_of
 from speechrnn.errors import DataError, TranscriptError
 from speechrnn.language import EDGE, CharacterLMSpec
 from speechrnn.recipe import LanguageRecipe, TextsSection
@@ -113,7 +113,8 @@ class TextBatches:
 
     A batch is a dict of int32 arrays: ``inputs`` (batch, steps), the edge and a text's labels;
     ``targets`` (batch, steps), what follows each of them, at last the edge; ``lengths`` (batch,),
-    the valid steps, padded with 0 behind; ``texts`` (batch,), positions in the split.
+    the valid steps, padded with 0 behind; ``texts`` (batch,), positions in the split;
+    ``batch_size``, the texts of the whole batch, of which a worker's share may hold none.
     """
 
     unit = "characters"
@@ -134,27 +135,30 @@ class TextBatches:
     def verify(self) -> None:
         """All is in memory."""
 
-    def plan(self, epoch: int) -> list[np.ndarray]:
+    def plan(self, epoch: int) -> Plan:
         """The batches of an epoch, as positions in the split."""
         first = epoch == 0 and self.recipe.training.sorted_first_epoch
         return self._plan(self.recipe.seed, epoch, sort=first)
 
-    def epochs(self, first: int, end: int, skip: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Batches of the epochs from ``first`` to before ``end``, without the first ``skip``."""
+    def epochs(
+        self, first: int, end: int, skip: int = 0, worker: int = 0, workers: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of the epochs from ``first`` to before ``end``, without the first ``skip``; of
+        each the part of worker number ``worker`` of ``workers``, which may have no row."""
         for epoch in range(first, end):
             for rows in self.plan(epoch)[skip if epoch == first else 0 :]:
-                yield self._batch(rows)
+                yield self._batch(slice_of(rows, worker, workers), len(rows))
 
     def plain(self) -> list[dict[str, np.ndarray]]:
         """Each text once."""
-        return [self._batch(rows) for rows in self._plan(seed=0, epoch=0, sort=True)]
+        return [self._batch(rows, len(rows)) for rows in self._plan(seed=0, epoch=0, sort=True)]
 
-    def _plan(self, seed: int, epoch: int, sort: bool) -> list[np.ndarray]:
+    def _plan(self, seed: int, epoch: int, sort: bool) -> Plan:
         return epoch_plan(self._lengths, self.recipe.data.batch_characters, seed, epoch, sort=sort)
 
-    def _batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def _batch(self, rows: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
         lengths = self._lengths[rows]
-        targets = np.full((len(rows), lengths.max()), EDGE, np.int32)
+        targets = np.full((len(rows), lengths.max(initial=1)), EDGE, np.int32)
         for target, row in zip(targets, rows, strict=True):
             target[: self._lengths[row]] = self._labels[row]
         inputs = np.roll(targets, 1, axis=1)
@@ -164,4 +168,5 @@ class TextBatches:
             "targets": targets,
             "lengths": lengths,
             "texts": rows.astype(np.int32),
+            "batch_size": np.array(batch_size, np.int32),
         }

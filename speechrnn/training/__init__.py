@@ -23,7 +23,7 @@ def train(recipe: Recipe | LanguageRecipe, quiet: bool = False) -> dict[str, Any
         DataError: nothing to train on; losses that stay non-finite.
         ModelError: every checkpoint of the run is damaged.
         RecipeError: the run directory holds a run with another model or other data.
-        SavingError: the machine refused to write; what was there before is untouched.
+        MachineRefused: the machine refused to write; what was there before is untouched.
         Stopped: by SIGTERM or SIGINT, which, called from the main thread, this catches: a
             checkpoint holds every step that was done. A second signal ends the process.
     """

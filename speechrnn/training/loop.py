@@ -81,7 +81,7 @@ class Trainer:
             see: behind the reasons, where to read more.
 
         Raises:
-            SavingError: the machine refused to write; what was there before is untouched.
+            MachineRefused: the machine refused to write; what was there before is untouched.
             Stopped: by SIGTERM or SIGINT; a checkpoint holds every step that was done.
         """
         self.resume()
