@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from speechrnn.data.augment import Augmenter, masks
 from speechrnn.data.index import Index, Row
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
 from speechrnn.data.prepare import prepare
+from speechrnn.data.shards import waveform_of
 from speechrnn.errors import DataError
 from speechrnn.features import graph
 from speechrnn.recipe import Recipe
@@ -79,6 +80,29 @@ class Batches:
                 f"first {infeasible[0]}; prepare again with this recipe"
             )
 
+    @cached_property
+    def augmenter(self) -> Augmenter:
+        """What changes the training audio; its voices are this split's utterances.
+
+        Raises:
+            DataError: a folder of ``augment`` holds no recording that can be used.
+        """
+        section, seed = self.recipe.augment, self.recipe.seed
+        return Augmenter(section, self.spec, seed, self, self.recipe.prepared / "augment")
+
+    @property
+    def keys(self) -> np.ndarray:
+        """(utterances,) integers, each a hash of an id: what random numbers are drawn by."""
+        return self._keys
+
+    def waveform(self, number: int) -> np.ndarray:
+        """(samples,) float32 of an utterance, as it was prepared.
+
+        Raises:
+            PreparedDataError: its shard is damaged.
+        """
+        return waveform_of(self.index.read_payload(self.rows[number]))
+
     unit = "audio_seconds"
 
     def amount(self, batch: Batch) -> float:
@@ -112,7 +136,7 @@ class Batches:
         Worker number ``worker`` of ``workers`` reads its ``slice_of`` each batch; where that is
         empty, a batch of the same structure comes with no row in it.
         """
-        augmenter = Augmenter(self.recipe.augment, self.spec, self.recipe.seed)
+        augmenter = self.augmenter
 
         def steps() -> Iterator[tuple[int, int, np.ndarray]]:
             for epoch in range(first, end):
