@@ -22,7 +22,7 @@ from speechrnn.corpora.manifest import Utterance
 from speechrnn.data import index as index_module
 from speechrnn.data import pool, shards, utterance
 from speechrnn.data.index import Index
-from speechrnn.data.prepare import MADE_FROM_FILE, prepare, prepared, rejections
+from speechrnn.data.prepare import MADE_FROM_FILE, prepare, rejections
 from speechrnn.errors import DataError, PreparedDataError, RecipeError
 from speechrnn.features import reference
 

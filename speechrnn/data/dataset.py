@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import tensorflow as tf
 
 from speechrnn.data.augment import Augmenter, masks
-from speechrnn.data.index import Index
+from speechrnn.data.index import Index, Row
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
 from speechrnn.data.prepare import prepared
+from speechrnn.data.shards import waveform_of
 from speechrnn.errors import DataError
 from speechrnn.features import graph
 from speechrnn.recipe import Recipe
@@ -86,6 +87,32 @@ class Batches:
                 f"first {first}; prepare again with this recipe"
             )
 
+    @cached_property
+    def augmenter(self) -> Augmenter:
+        """What changes the training audio; its voices are this split's utterances.
+
+        Raises:
+            DataError: a folder of ``augment`` holds no recording that can be used.
+        """
+        section, seed = self.recipe.augment, self.recipe.seed
+        return Augmenter(section, self.spec, seed, self, self.recipe.prepared / "augment")
+
+    def __len__(self) -> int:
+        """How many utterances."""
+        return len(self.rows)
+
+    def key(self, number: int) -> int:
+        """A hash of an utterance's id: what its random numbers are drawn by."""
+        return _key(self.rows[number])
+
+    def waveform(self, number: int) -> np.ndarray:
+        """(samples,) float32 of an utterance, as it was prepared.
+
+        Raises:
+            PreparedDataError: its shard is damaged.
+        """
+        return waveform_of(self.index.read_payload(self.rows[number]))
+
     unit = "audio_seconds"
 
     def amount(self, batch: Batch) -> float:
@@ -122,7 +149,7 @@ class Batches:
         Worker number ``worker`` of ``workers`` reads its ``slice_of`` each batch; where that is
         empty, a batch of the same structure comes with no row in it.
         """
-        augmenter = Augmenter(self.recipe.augment, self.spec, self.recipe.seed)
+        augmenter = self.augmenter
 
         def steps() -> Iterator[tuple[int, int, np.ndarray]]:
             for epoch in range(first, end):
@@ -189,7 +216,7 @@ class Batches:
         labels = np.zeros((len(rows), max(map(len, encoded))), np.int32)
         for padded, each in zip(labels, encoded, strict=True):
             padded[: len(each)] = each
-        keys = [zlib.crc32(row.utterance_id.encode()) >> 1 for row in rows]
+        keys = [_key(row) for row in rows]
         return (
             np.array(payloads, object),
             self._samples[utterances].astype(np.int32),
@@ -210,3 +237,7 @@ class Batches:
             features = masks.apply(features, bands, stretches)
         kept = {key: batch[key] for key in ("labels", "utterances", "epoch")}
         return {"features": features, "frames": frames, "samples": samples, **kept}
+
+
+def _key(row: Row) -> int:
+    return zlib.crc32(row.utterance_id.encode()) >> 1
