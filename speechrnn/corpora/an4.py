@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 from speechrnn.corpora import manifest
+from speechrnn.corpora.utterance import Utterance
 from speechrnn.errors import DataError
 
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
@@ -58,19 +59,30 @@ def download(out: Path) -> Path:
 def build_manifest(folder: Path) -> Path:
     """The unpacked archive's folder -> ``folder/manifest.tsv``, with splits and speakers.
 
+    Raises:
+        DataError: as ``utterances``.
+    """
+    target = folder / "manifest.tsv"
+    manifest.write(target, utterances(folder))
+    return target
+
+
+def utterances(folder: Path) -> list[Utterance]:
+    """The unpacked archive's folder -> its utterances, in the order of its lists.
+
     The official test set is split "test"; nine training speakers are split "dev".
 
     Raises:
         DataError: a list or a recording is missing, or the counts are not AN4's.
     """
-    utterances: list[manifest.Utterance] = []
+    found: list[Utterance] = []
     for part in ("train", "test"):
         try:
             files = (folder / "etc" / f"an4_{part}.fileids").read_text().split()
             lines = (folder / "etc" / f"an4_{part}.transcription").read_text().splitlines()
         except OSError as error:
             raise DataError(f"{folder} is no unpacked AN4 archive: {error}") from error
-        texts = {found["id"]: found["text"] for line in lines if (found := _LINE.match(line))}
+        texts = {match["id"]: match["text"] for line in lines if (match := _LINE.match(line))}
         for name in files:
             path = folder / "wav" / f"{name}.sph"
             utterance_id, speaker = path.stem, path.parent.name
@@ -78,10 +90,8 @@ def build_manifest(folder: Path) -> Path:
                 raise DataError(f"AN4 utterance {utterance_id} lacks its recording or transcript")
             split = "dev" if part == "train" and speaker in DEV_SPEAKERS else part
             text = texts[utterance_id].lower()
-            utterances.append(manifest.Utterance(utterance_id, path, text, split, speaker))
-    counts = {split: sum(u.split == split for u in utterances) for split in SIZES}
+            found.append(Utterance(utterance_id, path, text, split, speaker))
+    counts = {split: sum(u.split == split for u in found) for split in SIZES}
     if counts != SIZES:
         raise DataError(f"{folder} holds {counts} utterances; AN4 has {SIZES}. Unpack it again.")
-    target = folder / "manifest.tsv"
-    manifest.write(target, utterances)
-    return target
+    return found

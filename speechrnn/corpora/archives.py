@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from speechrnn.corpora.manifest import Member
+from speechrnn.corpora.utterance import Member
 from speechrnn.errors import ManifestError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -83,7 +83,7 @@ class Archive:
                 while (info := tar.next()) is not None:
                     if not info.isdir():
                         yield self._member(info)
-                    tar.members = []  # or it would keep them all
+                    vars(tar)["members"].clear()  # or it would keep them all
                     headers.left = _MOST_HEADER
                 self._require_end(tar.offset)
         except (tarfile.TarError, EOFError, OSError, ValueError, ArithmeticError) as error:
