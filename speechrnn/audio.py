@@ -7,7 +7,7 @@ truncated WAV without a word, and a damaged header may promise any rate or chann
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -59,6 +59,11 @@ def load(
     """
     name = name or _named(source)
     pieces = blocks(source, sample_rate, max_seconds, name=name, start_s=start_s, end_s=end_s)
+    return joined(pieces, name)
+
+
+def joined(pieces: Iterable[np.ndarray], name: str) -> np.ndarray:
+    """What ``blocks`` gives, as one waveform; finite, which resampling may have changed."""
     waveform = np.concatenate(list(pieces))
     _require_finite(waveform, name)
     return waveform

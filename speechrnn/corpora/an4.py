@@ -9,8 +9,9 @@ import tarfile
 import urllib.request
 import zlib
 from pathlib import Path
+from typing import Any
 
-from speechrnn.corpora import manifest
+from speechrnn.corpora import archives, manifest
 from speechrnn.corpora.utterance import Utterance
 from speechrnn.errors import DataError
 
@@ -18,6 +19,7 @@ URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
 
 # AN4 has no development set. These nine of its 74 training speakers are this project's.
 DEV_SPEAKERS = ("fbbh", "fjdn", "fsaf2", "mblw", "mcrt", "mdcs2", "mnfe", "mrjc2", "mrmg")
+MOST_BYTES = 2**30  # unpacked: ten times what it has
 SIZES = {"train": 831, "dev": 117, "test": 130}
 
 _LINE = re.compile(r"^(?:<s>)?\s*(?P<text>.*?)\s*(?:</s>)?\s*\((?P<id>[\w-]+)\)$")
@@ -39,10 +41,9 @@ def download(out: Path) -> Path:
             urllib.request.urlretrieve(URL, partial)
             partial.rename(archive)
         shutil.rmtree(unpacked, ignore_errors=True)  # of a call that was stopped
-        with tarfile.open(archive) as tar:
-            tar.extractall(unpacked, filter="data")  # refuses paths that leave the folder
+        _unpack(archive, unpacked)
         (unpacked / "an4").rename(out / "an4")
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
         archive.unlink()
         raise DataError(
             f"{archive} was damaged ({error}) and is removed; run this again to fetch it anew"
@@ -54,6 +55,24 @@ def download(out: Path) -> Path:
         ) from error
     shutil.rmtree(unpacked)
     return out / "an4"
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Plain files and folders, under the folder, of no more than ``MOST_BYTES`` in all."""
+
+    def checked(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        reason = None if member.isdir() else archives.refusal(member)
+        if reason:
+            raise tarfile.ReadError(f"member {member.name!r} {reason}")
+        return tarfile.data_filter(member, path)
+
+    with gzip.open(archive) as content:
+        bounded: Any = archives.Bounded(content, MOST_BYTES)
+        try:
+            with tarfile.open(fileobj=bounded, mode="r:") as tar:
+                tar.extractall(folder, filter=checked)
+        except RecursionError as error:
+            raise tarfile.ReadError("nested headers") from error
 
 
 def build_manifest(folder: Path) -> Path:

@@ -25,7 +25,7 @@ def load(
         AudioError: as ``audio.load`` does, naming ``utterance.where``.
         MissingExtra: it lies in a TensorFlow dataset, and the extra [tfds] is not installed.
     """
-    return np.concatenate(list(blocks(utterance, sample_rate, max_seconds)))
+    return audio.joined(blocks(utterance, sample_rate, max_seconds), utterance.where)
 
 
 def blocks(
