@@ -29,6 +29,7 @@ EXTRAS = {
         "keras>=3.15,<3.16",
         "tensorboard>=2.20,<3",
         "librosa>=0.11,<0.12",
+        "scipy>=1.13,<2",
         "jiwer>=4.0,<5",
         "pydantic>=2.10,<3",
         "pyyaml>=6.0,<7",

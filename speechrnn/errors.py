@@ -5,6 +5,7 @@
       UsageError   exit 2   the call is wrong: an unknown recipe key, a missing extra
       DataError    exit 3   the data is bad: a recording, a transcript, a manifest
       ModelError   exit 4   the model is bad: a corrupt, foreign or unfit file
+      Stopped      exit 128 + the signal's number: asked to end, training has, and saved
 
 A message says which item, what was found, what is needed and what to do.
 """
@@ -91,3 +92,11 @@ class ModelError(SpeechRNNError):
     """A model, checkpoint or exported file is damaged, foreign or unfit for the call."""
 
     exit_code = 4
+
+
+class Stopped(SpeechRNNError):
+    """Training was asked to stop by a signal, and saved where it stood."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # as a shell counts it

@@ -50,7 +50,7 @@ def test_a_file_with_overrides(tmp_path):
     overrides = ["training.epochs=7", "augment.speed=[0.9, 1.1]", "data.alphabet=null"]
     loaded = recipe.load(path, overrides)
     assert loaded.training.epochs == 7
-    assert loaded.augment.speed == (0.9, 1.1)
+    assert loaded.augment.speed.at(0) == (0.9, 1.1)
     assert loaded.data.alphabet is None
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from speechrnn.errors import MissingExtra, SpeechRNNError
+from speechrnn.errors import MissingExtra, SpeechRNNError, Stopped
 
 if TYPE_CHECKING:
     from speechrnn.recipe import LanguageRecipe, Recipe
@@ -54,6 +54,9 @@ def main() -> None:
     """Run the command; errors that have a cause outside become a message and an exit code."""
     try:
         app()
+    except Stopped as stop:
+        console.print(str(stop), markup=False, highlight=False)
+        sys.exit(stop.exit_code)
     except SpeechRNNError as error:
         complain(str(error))
         sys.exit(error.exit_code)

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import tensorflow as tf
 
-from speechrnn.data.augment import Augmenter, change_speed
+from speechrnn.data.augment import Augmenter, masks
 from speechrnn.data.index import Index
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
 from speechrnn.data.prepare import prepared
@@ -122,7 +122,7 @@ class Batches:
         Worker number ``worker`` of ``workers`` reads its ``slice_of`` each batch; where that is
         empty, a batch of the same structure comes with no row in it.
         """
-        augmenter = Augmenter(self.recipe.augment, self.spec.features, self.recipe.seed)
+        augmenter = Augmenter(self.recipe.augment, self.spec, self.recipe.seed)
 
         def steps() -> Iterator[tuple[int, int, np.ndarray]]:
             for epoch in range(first, end):
@@ -202,23 +202,11 @@ class Batches:
         spec = self.spec
         waveforms, samples = batch["waveforms"], batch["samples"]
         if augmenter is not None:
-            draws = augmenter.draw(batch["epoch"], batch["keys"])
-            if augmenter.changes_speed:
-                rates = self._feasible(augmenter.rates(draws), samples, batch["need"])
-                waveforms, samples = change_speed(waveforms, samples, rates)
-            if augmenter.changes_gain:
-                waveforms = waveforms * augmenter.gains(draws)[:, None]
+            waveforms, samples, bands, stretches = augmenter.graph(batch)
         frames = graph.frame_counts(samples, spec.features)
         features = graph.features(waveforms, spec.features)
         features = graph.normalise(features, frames, spec.statistics)
         if augmenter is not None:
-            features = augmenter.mask(features, frames, draws)
+            features = masks.apply(features, bands, stretches)
         kept = {key: batch[key] for key in ("labels", "utterances", "epoch")}
         return {"features": features, "frames": frames, "samples": samples, **kept}
-
-    def _feasible(self, rates: tf.Tensor, samples: tf.Tensor, need: tf.Tensor) -> tf.Tensor:
-        """The rates, 1 where a faster utterance would have too few frames for its labels."""
-        played = tf.cast(tf.floor(tf.cast(samples, tf.float32) / rates), tf.int32)
-        frames = graph.frame_counts(played, self.spec.features)
-        stride = self.spec.model.time_stride
-        return tf.where((frames + stride - 1) // stride >= need, rates, 1.0)

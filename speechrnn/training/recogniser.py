@@ -91,18 +91,24 @@ class RecogniserLearner(Learner[Batches]):
         alphabet = Alphabet(self.spec.alphabet)
         hypotheses: dict[str, str] = {}
         losses: list[float] = []
+        non_finite: list[str] = []
         for batch in batches:
             log_probs, frames, loss = self._score(*self.inputs(batch))
-            losses += loss.numpy().tolist()
             for i, name in enumerate(source.names(batch)):
-                hypotheses[name] = greedy(log_probs[i, : frames[i]].numpy(), alphabet).text
+                heard = log_probs[i, : frames[i]].numpy()
+                if np.isfinite(loss[i]) and not np.isnan(heard).any():
+                    losses.append(float(loss[i]))
+                    hypotheses[name] = greedy(heard, alphabet).text
+                else:
+                    non_finite.append(name)
+                    hypotheses[name] = ""
         references = {row.utterance_id: row.text for row in source.rows}
         speakers = {row.utterance_id: row.speaker for row in source.rows}
         groups = speakers if all(speakers.values()) else None
         rates = error_rates.score(
             references, hypotheses, groups=groups, rules=self.spec.alphabet.rules
         )
-        loss, (low, high) = float(np.mean(losses)), rates.wer_ci95
+        loss, (low, high) = float(np.mean(losses or [np.inf])), rates.wer_ci95
         return Score(
             loss=loss,
             rank=[rates.wer, loss],
@@ -116,4 +122,5 @@ class RecogniserLearner(Learner[Batches]):
                 for name in references
             ],
             card=rates.summary(),
+            non_finite=tuple(non_finite),
         )
