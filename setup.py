@@ -33,6 +33,7 @@ EXTRAS = {
         "jiwer>=4.0,<5",
         "pydantic>=2.10,<3",
         "pyyaml>=6.0,<7",
+        "threadpoolctl>=3.5,<4",  # NumPy's threads, while preparing
         "google-crc32c>=1.7,<2",  # TFRecord's checksum, in processes without TensorFlow
         "matplotlib>=3.9,<4",  # plots of the report, pictures of features (librosa.display)
     ],
