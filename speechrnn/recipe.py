@@ -63,6 +63,9 @@ class TrainingSection(Section):
     max_minutes: Annotated[float, Field(gt=0)] | None = None  # of steps and validations; then ends
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
     keep_checkpoints: Annotated[int, Field(gt=0)] = 2
+    # Two runs on one machine end in the same bits, whatever stops them on the way; its price is in
+    # docs/exact_training.md.
+    determinism: bool = False
     threads: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
     show_pairs: Annotated[int, Field(ge=0)] = 3  # reference/hypothesis pairs after an epoch
 

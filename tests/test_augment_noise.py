@@ -73,7 +73,7 @@ def test_an_utterance_is_never_mixed_with_itself():
     asked = []
 
     class Pair(Choir):
-        keys = np.array([1, 2])
+        keys = (1, 2)
 
         def waveform(self, number):
             asked.append(number)

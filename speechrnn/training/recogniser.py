@@ -12,7 +12,7 @@ import tensorflow as tf
 from speechrnn import ctc
 from speechrnn import model as network
 from speechrnn.data.dataset import DEV, TRAIN, Batches, recogniser_spec
-from speechrnn.data.prepare import REPORT_FILE, prepare
+from speechrnn.data.prepare import REPORT_FILE, prepared
 from speechrnn.decoding.greedy import greedy
 from speechrnn.evaluation import error_rates
 from speechrnn.model import output_frames
@@ -27,7 +27,7 @@ from speechrnn.training.step import Batch, Learner, Score
 
 def train_recogniser(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
     """``training.train``, of a recogniser; prepares the corpus first where that is not done."""
-    index = prepare(recipe, progress=not quiet)
+    index = prepared(recipe, progress=not quiet)
     spec = recogniser_spec(recipe, index)
     train_set = Batches(recipe, spec, index, TRAIN)
     dev_set = Batches(recipe, spec, index, DEV)
@@ -94,18 +94,24 @@ class RecogniserLearner(Learner[Batches]):
         alphabet = Alphabet(self.spec.alphabet)
         hypotheses: dict[str, str] = {}
         losses: list[float] = []
+        non_finite: list[str] = []
         for batch in batches:
             log_probs, frames, loss = self._score(*self.inputs(batch))
-            losses += loss.numpy().tolist()
             for i, name in enumerate(source.names(batch)):
-                hypotheses[name] = greedy(log_probs[i, : frames[i]].numpy(), alphabet).text
+                heard = log_probs[i, : frames[i]].numpy()
+                if np.isfinite(loss[i]) and not np.isnan(heard).any():
+                    losses.append(float(loss[i]))
+                    hypotheses[name] = greedy(heard, alphabet).text
+                else:
+                    non_finite.append(name)
+                    hypotheses[name] = ""
         references = {row.utterance_id: row.text for row in source.rows}
         speakers = {row.utterance_id: row.speaker for row in source.rows}
         groups = speakers if all(speakers.values()) else None
         rates = error_rates.score(
             references, hypotheses, groups=groups, rules=self.spec.alphabet.rules
         )
-        loss, (low, high) = float(np.mean(losses)), rates.wer_ci95
+        loss, (low, high) = float(np.mean(losses or [np.inf])), rates.wer_ci95
         return Score(
             loss=loss,
             rank=[rates.wer, loss],
@@ -119,4 +125,5 @@ class RecogniserLearner(Learner[Batches]):
                 for name in references
             ],
             card=rates.summary(),
+            non_finite=tuple(non_finite),
         )

@@ -61,6 +61,7 @@ class Score:
     line: str
     examples: list[list[tuple[str, str]]]
     card: dict[str, Any]
+    non_finite: tuple[str, ...] = ()  # names of what has no finite loss: left out of ``loss``
 
 
 class Learner(ABC, Generic[AnySource]):
@@ -94,6 +95,7 @@ class Learner(ABC, Generic[AnySource]):
         # One graph for every batch size and length.
         rate = tf.TensorSpec([], tf.float32)
         self._step = tf.function(self._update, input_signature=[rate, *signature])
+        self._finite = tf.function(self._loss_and_finiteness, input_signature=signature)
 
     @abstractmethod
     def inputs(self, batch: Batch) -> Sequence[Any]:
@@ -136,6 +138,29 @@ class Learner(ABC, Generic[AnySource]):
             for positions in self.layers.values()
         ]
         return loss, finite, norm, tf.stack(by_layer)
+
+    def blame(self, batch: Batch) -> dict[int, str]:
+        """The rows of a batch whose step was not finite that are not finite by themselves, and
+        what of each is not: its features, loss or gradient. The weights stay as they are."""
+        found = {}
+        inputs = [np.asarray(value) for value in self.inputs(batch)]
+        for row in range(len(inputs[0])):
+            alone = [value[row : row + 1] for value in inputs]
+            if not all(np.isfinite(value).all() for value in alone):
+                found[row] = "features"
+                continue
+            loss, finite = self._finite(*alone)
+            if not finite:
+                found[row] = "gradient" if np.isfinite(loss) else "loss"
+        return found
+
+    def _loss_and_finiteness(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        weights = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            loss = self.loss(*inputs)
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
+        finite = [tf.reduce_all(tf.math.is_finite(x)) for x in [loss, *gradients]]
+        return loss, tf.reduce_all(finite)
 
     def _apply(self, gradients: list, norm: tf.Tensor, learning_rate: tf.Tensor) -> bool:
         scale = tf.minimum(1.0, self.section.clip_norm / norm)

@@ -51,10 +51,12 @@ class Sounds(Protocol):
 
 
 class Voices(Protocol):
-    """Other utterances: (utterances,) their keys, and one's (samples,) float32."""
+    """Other utterances: how many, and of each its key and its (samples,) float32."""
 
     @property
-    def keys(self) -> np.ndarray: ...
+    def size(self) -> int: ...
+
+    def key(self, number: int) -> int: ...
 
     def waveform(self, number: int) -> np.ndarray: ...
 
@@ -139,13 +141,13 @@ def _room(
 def _babble(
     waveform: np.ndarray, moment: Moment, section: BabbleSection, rate: int, voices: Voices
 ) -> Changed:
-    count = len(voices.keys)
+    count = voices.size
     if not moment.happens(section) or count < 2:
         return waveform, ""
     power, mixed, levels = noise.active_power(waveform, rate), waveform, []
     for _ in range(section.voices):
         snr, number = moment.draw(section.snr_db), int(moment.draws.integers(count))
-        if voices.keys[number] == moment.key:  # itself would be an echo
+        if voices.key(number) == moment.key:  # itself would be an echo
             number = (number + 1) % count
         other = voices.waveform(number)
         start = int(moment.draws.integers(len(other)))
