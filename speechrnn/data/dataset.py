@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn.data.augment import Augmenter, masks
-from speechrnn.data.index import Index, Row
+from speechrnn.data.index import Index
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
 from speechrnn.data.prepare import prepared
 from speechrnn.data.shards import waveform_of
@@ -97,13 +97,14 @@ class Batches:
         section, seed = self.recipe.augment, self.recipe.seed
         return Augmenter(section, self.spec, seed, self, self.recipe.prepared / "augment")
 
-    def __len__(self) -> int:
-        """How many utterances."""
+    @property
+    def size(self) -> int:
+        """Utterances in the split."""
         return len(self.rows)
 
     def key(self, number: int) -> int:
-        """A hash of an utterance's id: what its random numbers are drawn by."""
-        return _key(self.rows[number])
+        """What an utterance's random numbers are drawn by: a hash of its id."""
+        return zlib.crc32(self.rows[number].utterance_id.encode()) >> 1
 
     def waveform(self, number: int) -> np.ndarray:
         """(samples,) float32 of an utterance, as it was prepared.
@@ -111,7 +112,14 @@ class Batches:
         Raises:
             PreparedDataError: its shard is damaged.
         """
-        return waveform_of(self.index.read_payload(self.rows[number]))
+        return waveform_of(self._payload(number))
+
+    def _payload(self, number: int) -> bytes:
+        try:
+            return self.index.read_payload(self.rows[number])
+        except DataError as error:
+            self._failure = error  # TensorFlow will pass on its message alone
+            raise
 
     unit = "audio_seconds"
 
@@ -206,17 +214,13 @@ class Batches:
         if not len(utterances):
             one = np.ones(1, np.int32)
             return self._silence, one * self.spec.features.window_samples, one[:, None], one, one
-        rows = [self.rows[i] for i in utterances.tolist()]
-        try:
-            payloads = [self.index.read_payload(row) for row in rows]
-        except DataError as error:
-            self._failure = error  # TensorFlow will pass on its message alone
-            raise
-        encoded = [self._alphabet.encode(row.text) for row in rows]
-        labels = np.zeros((len(rows), max(map(len, encoded))), np.int32)
+        numbers = utterances.tolist()
+        payloads = [self._payload(i) for i in numbers]
+        encoded = [self._alphabet.encode(self.rows[i].text) for i in numbers]
+        labels = np.zeros((len(numbers), max(map(len, encoded))), np.int32)
         for padded, each in zip(labels, encoded, strict=True):
             padded[: len(each)] = each
-        keys = [_key(row) for row in rows]
+        keys = [self.key(i) for i in numbers]
         return (
             np.array(payloads, object),
             self._samples[utterances].astype(np.int32),
@@ -237,7 +241,3 @@ class Batches:
             features = masks.apply(features, bands, stretches)
         kept = {key: batch[key] for key in ("labels", "utterances", "epoch")}
         return {"features": features, "frames": frames, "samples": samples, **kept}
-
-
-def _key(row: Row) -> int:
-    return zlib.crc32(row.utterance_id.encode()) >> 1

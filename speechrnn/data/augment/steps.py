@@ -51,9 +51,10 @@ class Sounds(Protocol):
 
 
 class Voices(Protocol):
-    """Other utterances: how many, one's key, and its (samples,) float32."""
+    """Other utterances: how many, and of each its key and its (samples,) float32."""
 
-    def __len__(self) -> int: ...
+    @property
+    def size(self) -> int: ...
 
     def key(self, number: int) -> int: ...
 
@@ -140,7 +141,7 @@ def _room(
 def _babble(
     waveform: np.ndarray, moment: Moment, section: BabbleSection, rate: int, voices: Voices
 ) -> Changed:
-    count = len(voices)
+    count = voices.size
     if not moment.happens(section) or count < 2:
         return waveform, ""
     power, mixed, levels = noise.active_power(waveform, rate), waveform, []
