@@ -8,7 +8,10 @@ model, 130 interrupted, 143 asked to end (SIGTERM).
 from __future__ import annotations
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +37,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True, soft_wrap=True)
 
-REFUSED, INTERRUPTED = 1, 130  # exit codes beside those of ``errors``
+REFUSED, INTERRUPTED, ASKED_TO_END = 1, 130, 143  # exit codes beside those of ``errors``
 SHORT_WAIT = 2.0  # seconds without a bar
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/an4.yaml.")]
@@ -65,6 +68,20 @@ def main() -> None:
             "permissions, and the free space and memory"
         )
         sys.exit(REFUSED)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """A request to end (SIGTERM) unwinds what is within, which cleans up, and ends with 143."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(ASKED_TO_END)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def refusals() -> tuple[type[Exception], ...]:

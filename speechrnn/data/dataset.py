@@ -10,14 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn.data.augment import Augmenter, masks
-from speechrnn.data.index import Index, Row
+from speechrnn.data.index import Index
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
-from speechrnn.data.prepare import prepare
+from speechrnn.data.prepare import prepared
 from speechrnn.errors import DataError
 from speechrnn.features import graph
 from speechrnn.recipe import Recipe
 from speechrnn.specs import RecogniserSpec
-from speechrnn.text import Alphabet, frames_needed
+from speechrnn.text import Alphabet
 
 Batch = dict[str, tf.Tensor]
 
@@ -26,7 +26,7 @@ TRAIN, DEV = "train", "dev"
 
 def recogniser_spec(recipe: Recipe, index: Index | None = None) -> RecogniserSpec:
     """What a model for this recipe and its prepared utterances is."""
-    index = index or prepare(recipe)
+    index = index or prepared(recipe)
     return RecogniserSpec(recipe.features, index.alphabet, recipe.model, index.statistics)
 
 
@@ -34,7 +34,7 @@ def batches(recipe: Recipe, split: str, epochs: int = 1) -> tf.data.Dataset:
     """A split, prepared first where it is not: as many epochs of training batches, each in its own
     order and with its own augmentation, or one pass over any other split as it is. See
     ``Batches`` for what a batch holds."""
-    index = prepare(recipe)
+    index = prepared(recipe)
     source = Batches(recipe, recogniser_spec(recipe, index), index, split)
     return source.epochs(0, epochs) if split == TRAIN else source.plain()
 
@@ -60,23 +60,30 @@ class Batches:
         self.recipe = recipe
         self.spec = spec
         self.index = index
-        self.rows: list[Row] = index.split(split)
-        alphabet = Alphabet(spec.alphabet)
-        self._labels = [np.array(alphabet.encode(row.text), np.int32) for row in self.rows]
-        self._need = np.array([frames_needed(labels) for labels in self._labels], np.int32)
-        self._keys = np.array([zlib.crc32(r.utterance_id.encode()) >> 1 for r in self.rows])
-        self._samples = np.array([row.samples for row in self.rows])
+        self.rows = index.split(split)
+        self._alphabet = Alphabet(spec.alphabet)
+        self._samples = self.rows.column("samples")
+        self._need = self.rows.column("frames_needed")
         self._plan = lru_cache(3)(self._new_plan)
         self._silence = np.array([payload_of_silence(spec.features.window_samples)], object)
-        infeasible = [
-            row.utterance_id
-            for row, need in zip(self.rows, self._need, strict=True)
-            if need > spec.output_frames(row.samples)
-        ]
-        if infeasible:
+        self._failure: DataError | None = None
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        """Raise DataError if the model cannot write every text in the frames that it gives."""
+        if self.spec.alphabet != self.index.alphabet:
+            raise DataError(
+                f"{self.index.root} was prepared with the alphabet "
+                f"{''.join(self.index.alphabet.symbols)!r} and this model has "
+                f"{''.join(self.spec.alphabet.symbols)!r}; prepare again with this recipe"
+            )
+        frames = graph.frame_counts(self._samples, self.spec.features).numpy()
+        infeasible = np.flatnonzero(self._need > self.spec.model.output_frames(frames))
+        if len(infeasible):
+            first = self.rows[int(infeasible[0])].utterance_id
             raise DataError(
                 f"{len(infeasible)} utterances have more labels than frames for this model, the "
-                f"first {infeasible[0]}; prepare again with this recipe"
+                f"first {first}; prepare again with this recipe"
             )
 
     unit = "audio_seconds"
@@ -90,7 +97,10 @@ class Batches:
         return [self.rows[i].utterance_id for i in batch["utterances"].numpy()]
 
     def verify(self) -> None:
-        """Raise PreparedDataError, naming the shard, if one is damaged."""
+        """Raise PreparedDataError, naming the shard, if one is damaged: the one that reading has
+        just failed at, or else any."""
+        if self._failure:
+            raise self._failure
         self.index.verify()
 
     def plan(self, epoch: int) -> Plan:
@@ -169,19 +179,23 @@ class Batches:
         if not len(utterances):
             one = np.ones(1, np.int32)
             return self._silence, one * self.spec.features.window_samples, one[:, None], one, one
-        payloads = [self.index.read_payload(self.rows[i]) for i in utterances]
-        labels = np.zeros(
-            (len(utterances), max(len(self._labels[i]) for i in utterances)), np.int32
-        )
-        for row, i in zip(labels, utterances, strict=True):
-            row[: len(self._labels[i])] = self._labels[i]
-        samples, keys = self._samples[utterances], self._keys[utterances]
+        rows = [self.rows[i] for i in utterances.tolist()]
+        try:
+            payloads = [self.index.read_payload(row) for row in rows]
+        except DataError as error:
+            self._failure = error  # TensorFlow will pass on its message alone
+            raise
+        encoded = [self._alphabet.encode(row.text) for row in rows]
+        labels = np.zeros((len(rows), max(map(len, encoded))), np.int32)
+        for padded, each in zip(labels, encoded, strict=True):
+            padded[: len(each)] = each
+        keys = [zlib.crc32(row.utterance_id.encode()) >> 1 for row in rows]
         return (
             np.array(payloads, object),
-            samples.astype(np.int32),
+            self._samples[utterances].astype(np.int32),
             labels,
-            self._need[utterances],
-            keys.astype(np.int32),
+            self._need[utterances].astype(np.int32),
+            np.array(keys, np.int32),
         )
 
     def _features(self, batch: Batch, augmenter: Augmenter | None) -> Batch:

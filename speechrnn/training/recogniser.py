@@ -14,7 +14,7 @@ from speechrnn import ctc
 from speechrnn import model as network
 from speechrnn.data.dataset import DEV, TRAIN, Batches, recogniser_spec
 from speechrnn.data.index import Index
-from speechrnn.data.prepare import REPORT_FILE, prepare
+from speechrnn.data.prepare import REPORT_FILE, prepared
 from speechrnn.decoding.greedy import greedy
 from speechrnn.errors import PreparedDataError
 from speechrnn.evaluation import error_rates
@@ -37,7 +37,7 @@ def train_recogniser(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
 
 
 def _train(recipe: Recipe, quiet: bool, here: Distribution) -> dict[str, Any]:
-    index = _prepared(recipe, quiet, here)
+    index = _index(recipe, quiet, here)
     spec = recogniser_spec(recipe, index)
     train_set = Batches(recipe, spec, index, TRAIN)
     dev_set = Batches(recipe, spec, index, DEV)
@@ -62,10 +62,10 @@ def _train(recipe: Recipe, quiet: bool, here: Distribution) -> dict[str, Any]:
     return here.from_chief(run.load(recipe.output).card if here.is_chief else None)
 
 
-def _prepared(recipe: Recipe, quiet: bool, here: Distribution) -> Index:
+def _index(recipe: Recipe, quiet: bool, here: Distribution) -> Index:
     """The index of a corpus that the chief prepares, and the others wait for."""
     if here.is_chief:
-        index = prepare(recipe, progress=not quiet)
+        index = prepared(recipe, progress=not quiet)
         here.from_chief(index.corpus_sha256)
         return index
     print(
