@@ -14,34 +14,35 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 try:
     import yaml
-    from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+    from pydantic import BeforeValidator, Field, ValidationError, model_validator
 except ImportError as error:  # the device side has no recipes
     from speechrnn.errors import MissingExtra
 
     raise MissingExtra("reading a recipe", "train") from error
 
+from speechrnn.augmentation import AugmentSection
 from speechrnn.errors import RecipeError
 from speechrnn.language import LanguageModelSpec
+from speechrnn.section import Fraction, Section
 from speechrnn.specs import FeatureSpec, ModelSpec, TextRules
 
-Range = tuple[float, float]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+def _corpus(named: object) -> object:
+    return named if isinstance(named, str) and named.startswith("tfds:") else Path(str(named))
 
 
-class Section(BaseModel):
-    """A part of a recipe: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+# A path, or a TensorFlow dataset by its name, which as a path would lose slashes.
+Corpus = Annotated[Path | str, BeforeValidator(_corpus)]
 
 
 class DataSection(Section):
     """Which recordings, and how they are prepared and batched."""
 
-    manifest: Path
+    manifest: Corpus  # see docs/corpora.md
     prepared: Path | None = None  # the shards' folder; default: OUTPUT/prepared
     alphabet: str | None = None  # every symbol, in order; default: derived from the training split
     dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of a manifest that names no splits
@@ -50,28 +51,6 @@ class DataSection(Section):
     shard_utterances: Annotated[int, Field(gt=0)] = 64
     batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # of audio in a batch, padding included
     workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare; 0: one a core
-
-
-class AugmentSection(Section):
-    """Changes to the training audio, drawn anew for each utterance in each epoch."""
-
-    speed: Range = (1.0, 1.0)  # playback rate, uniform; pitch moves with it
-    gain_db: Range = (0.0, 0.0)
-    frequency_masks: Annotated[int, Field(ge=0)] = 0
-    frequency_mask_width: Annotated[int, Field(ge=0)] = 15  # feature dimensions at most
-    time_masks: Annotated[int, Field(ge=0)] = 0
-    time_mask_ms: Annotated[float, Field(ge=0)] = 100.0  # at most
-    time_mask_fraction: Fraction = 0.2  # of the utterance at most, for each mask
-
-    @model_validator(mode="after")
-    def _ranges_rise(self) -> AugmentSection:
-        for name in ("speed", "gain_db"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name} is [{low}, {high}]; the first must not exceed the second")
-        if not 0.5 <= self.speed[0] <= self.speed[1] <= 2:
-            raise ValueError(f"speed is {list(self.speed)}; it must lie within 0.5 to 2")
-        return self
 
 
 class TrainingSection(Section):
@@ -92,7 +71,15 @@ class TrainingSection(Section):
     max_minutes: Annotated[float, Field(gt=0)] | None = None  # of steps and validations; then ends
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
     keep_checkpoints: Annotated[int, Field(gt=0)] = 2
+    # Two runs on one machine end in the same bits, whatever stops them on the way; its price is in
+    # docs/exact_training.md.
+    determinism: bool = False
     threads: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
+    # auto: the workers of TF_CONFIG, else all GPUs of this machine, else one device. Whatever it
+    # is, data.batch_seconds and the learning rate are those of the whole batch.
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"
+    join_minutes: Annotated[float, Field(gt=0)] = 15.0  # that workers wait for each other to start
+    accumulate: Annotated[int, Field(gt=0)] = 1  # parts in which a batch is computed, for memory
     show_pairs: Annotated[int, Field(ge=0)] = 3  # reference/hypothesis pairs after an epoch
 
 
@@ -134,7 +121,7 @@ class Recipe(Run):
 class TextsSection(Section):
     """Which texts a language model learns from: a manifest's transcripts, plain text, or both."""
 
-    manifest: Path | None = None
+    manifest: Corpus | None = None
     train_texts: tuple[Path, ...] = ()  # UTF-8, a text a line
     dev_texts: tuple[Path, ...] = ()
     alphabet: str | None = None  # every symbol, in order; default: derived from the training texts
@@ -243,6 +230,7 @@ def _known_keys(recipe: type[Run], section: Sequence[str]) -> list[str]:
     kind: Any = recipe
     for name in section:
         kind = kind.model_fields[name].annotation
+        kind = next((each for each in get_args(kind) if each is not type(None)), kind)
     if dataclasses.is_dataclass(kind):
         return [field.name for field in dataclasses.fields(kind)]
     return list(kind.model_fields)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from speechrnn import audio
+from speechrnn.corpora import recordings
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.errors import DataError
 
@@ -49,13 +50,13 @@ def prepare_utterance(utterance: Utterance, settings: Settings) -> Prepared | Re
     Never raises: an error nobody foresaw is a rejection of reason ``unexpected``.
     """
     try:
-        waveform = audio.load(utterance.path, settings.sample_rate, settings.max_seconds)
+        waveform = recordings.load(utterance, settings.sample_rate, settings.max_seconds)
         audio.check(
             waveform,
             settings.sample_rate,
             min_seconds=settings.min_seconds,
             max_seconds=settings.max_seconds,
-            name=str(utterance.path),
+            name=utterance.where,
         )
         pcm = audio.to_pcm16(waveform).astype(np.dtype("<i2"))
     except DataError as error:
@@ -67,4 +68,4 @@ def prepare_utterance(utterance: Utterance, settings: Settings) -> Prepared | Re
 
 def reject(utterance: Utterance, reason: str, message: str) -> Rejected:
     """The record of why ``utterance`` is left out."""
-    return Rejected(utterance.utterance_id, str(utterance.path), utterance.split, reason, message)
+    return Rejected(utterance.utterance_id, utterance.where, utterance.split, reason, message)
