@@ -1,9 +1,11 @@
 """Every error speechrnn raises on purpose: one tree, one exit code a branch.
 
     SpeechRNNError
+      MachineRefused exit 1 no space, no permission, a cluster that failed
       UsageError   exit 2   the call is wrong: an unknown recipe key, a missing extra
       DataError    exit 3   the data is bad: a recording, a transcript, a manifest
       ModelError   exit 4   the model is bad: a corrupt, foreign or unfit file
+      Stopped      exit 128 + the signal's number: asked to end, training has, and saved
 
 A message says which item, what was found, what is needed and what to do.
 """
@@ -13,6 +15,10 @@ class SpeechRNNError(Exception):
     """Root of the tree; ``exit_code`` is what the command line ends with."""
 
     exit_code = 1
+
+
+class MachineRefused(SpeechRNNError):
+    """No space, no permission, no memory, or a cluster that failed; the data may be sound."""
 
 
 class UsageError(SpeechRNNError):
@@ -86,3 +92,11 @@ class ModelError(SpeechRNNError):
     """A model, checkpoint or exported file is damaged, foreign or unfit for the call."""
 
     exit_code = 4
+
+
+class Stopped(SpeechRNNError):
+    """Training was asked to stop by a signal, and saved where it stood."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # as a shell counts it

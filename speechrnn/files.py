@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from speechrnn.errors import ModelError
+from speechrnn.errors import MachineRefused, ModelError
 
 MODEL = "model.json"  # of a run directory
+_SEAL = "seal"  # of model.json: its own checksum
 RECOGNISER, LANGUAGE_MODEL = "recogniser", "language model"  # what a run may have trained
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -23,6 +31,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextmanager
+def saving(what: str, folder: Path, then: str) -> Iterator[None]:
+    """Within it, a refusal of the machine becomes an error that tells what could not be written.
+
+    Args:
+        what: is written within, by what leaves the old or the new behind and never a part.
+        then: what there is to do once the cause is gone.
+
+    Raises:
+        MachineRefused: no space, no permission, a disk that fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MachineRefused(
+            f"cannot write {what} in {folder}: {error.strerror or error}. What was there before is "
+            f"untouched. Free space there, or permit writing; {then}"
+        ) from error
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -42,33 +70,92 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that ``path`` stands for, waiting for whoever has it; its end, a kill too,
+    frees it. Where a file system has no locks this does nothing."""
+    import fcntl  # not on Windows, where models are read and nothing is prepared
+
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_own(folder: Path, name: str) -> bytes:
+    """The bytes of ``folder``/``name``, a file of the folder itself.
+
+    Raises:
+        ModelError: it is a link that leads out of the folder, a device or a pipe.
+        OSError: it is not there, or cannot be read.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"{path} is a link to {path.resolve()}, outside of its folder; what a model reads must "
+            f"be in it. Copy it with what the links lead to (cp -rL)."
+        )
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ModelError(f"{path} is not a file; copy the folder again from where it was made")
+    return path.read_bytes()
+
+
+def sealed(description: dict[str, Any]) -> bytes:
+    """A model.json of these contents, which vouches for itself."""
+    content = {**description, _SEAL: _seal_of(description)}
+    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+
+
+def _seal_of(description: dict[str, Any]) -> str:
+    """sha256 of all that it says but the seal, however that is laid out."""
+    told = {key: value for key, value in description.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def read_run(folder: Path) -> tuple[dict[str, Any], bytes]:
     """A run directory -> what its model.json says and its weights, an .npz, which are whole.
 
-    ``kind`` is one of those above; ``spec`` and ``card`` are plain data.
+    ``kind`` is one of those above; ``spec`` and ``card`` are plain data. The checksums tell damage,
+    and not who wrote the files.
 
     Raises:
         ModelError: no model there, or a damaged one.
     """
     try:
-        description = json.loads((folder / MODEL).read_bytes())
-        data = (folder / Path(description["weights"]).name).read_bytes()
+        description = json.loads(read_own(folder, MODEL))
+        if description[_SEAL] != _seal_of(description):
+            raise ValueError("its checksum differs")
+        if not re.fullmatch(r"weights-\d+\.npz", description["weights"]):
+            raise ModelError(
+                f"{folder / MODEL} names the weights {description['weights']!r}; they are a file "
+                "weights-N.npz beside it. Copy the run directory again from where it was made."
+            )
+        data = read_own(folder, description["weights"])
         expected = description["sha256"]
         found = {name: description[name] for name in ("spec", "card")}
-        found["kind"] = description.get("kind", RECOGNISER)
+        found["kind"] = description["kind"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{folder} holds no trained model (no {Path(error.filename).name}); name a run "
             "directory, or train with this output directory first"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder / MODEL} is damaged ({error!r}); train again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"{folder / MODEL} is damaged or not of this version ({error!r}); copy the folder "
+            "again, or train again"
+        ) from error
     if hashlib.sha256(data).hexdigest() != expected:
-        raise ModelError(f"{folder}: the weights are damaged (their sha256 differs); train again")
+        raise ModelError(
+            f"{folder / description['weights']} is damaged: the sha256 of the weights differs; "
+            "copy it again, or train again"
+        )
     return found, data

@@ -71,7 +71,15 @@ class TrainingSection(Section):
     max_minutes: Annotated[float, Field(gt=0)] | None = None  # of steps and validations; then ends
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
     keep_checkpoints: Annotated[int, Field(gt=0)] = 2
+    # Two runs on one machine end in the same bits, whatever stops them on the way; its price is in
+    # docs/exact_training.md.
+    determinism: bool = False
     threads: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
+    # auto: the workers of TF_CONFIG, else all GPUs of this machine, else one device. Whatever it
+    # is, data.batch_seconds and the learning rate are those of the whole batch.
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"
+    join_minutes: Annotated[float, Field(gt=0)] = 15.0  # that workers wait for each other to start
+    accumulate: Annotated[int, Field(gt=0)] = 1  # parts in which a batch is computed, for memory
     show_pairs: Annotated[int, Field(ge=0)] = 3  # reference/hypothesis pairs after an epoch
 
 

@@ -12,12 +12,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "speechrnn"
 STAGES = [
-    "errors", "files", "specs", "language", "section", "augmentation", "recipe", "text",
+    "errors", "arrays", "files", "specs", "language", "section", "augmentation", "recipe", "text",
     "containers", "audio", "corpora", "features", "data", "layers", "model", "ctc", "decoding",
     "evaluation", "training", "runtime", "export", "cli", "__main__",
 ]  # fmt: skip
 WITHOUT_TENSORFLOW = [
     "errors",
+    "arrays",
     "files",
     "specs",
     "language",

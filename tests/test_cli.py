@@ -21,7 +21,7 @@ import tensorflow as tf
 import typer
 from conftest import RATE, REPOSITORY, whistle, write_recipe
 
-from speechrnn import cli, recipe
+from speechrnn import cli, files, recipe
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data.prepare import prepare, rejections
@@ -172,7 +172,7 @@ def test_a_manifest_without_splits_is_divided_as_the_models_own_was(
     description = json.loads((model / "model.json").read_text())
     assert description["card"]["dev_fraction"] == 0.1
     description["card"]["dev_fraction"] = 0.4
-    (model / "model.json").write_text(json.dumps(description))
+    (model / "model.json").write_bytes(files.sealed(description))
     code, out, err = speechrnn("evaluate", model, path, "--split", "dev", "--json")
     assert code == 0, err
     assert hypotheses(json.loads(out)).keys() == dev
@@ -522,7 +522,7 @@ def damage(kind, forms, folder):
                 description["spec"]["model"]["units"] += 1
             else:
                 del description["spec"]
-            (directory / "model.json").write_text(json.dumps(description))
+            (directory / "model.json").write_bytes(files.sealed(description))
     return directory if directory.exists() else file
 
 
@@ -620,6 +620,14 @@ def test_a_device_file_is_transcribed_without_the_training_side(model, clear):
     assert (done.returncode, done.stdout) == (0, f"{clear.text}\n"), done.stderr
 
 
+def test_preparing_on_beam_without_it_names_the_extra(tmp_path, whistles):
+    done = without(
+        ["apache_beam"], "prepare", write_recipe(tmp_path, whistles), "--runner", "FnApiRunner"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'pip install "speechrnn[beam]"' in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "package", "extra"),
     [("synth", "espeakng_loader", "synth"), ("record", "sounddevice", "microphone")],
@@ -649,13 +657,13 @@ def test_an_output_that_cannot_be_written_is_named(speechrnn, trained, whistles,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_said_plainly(speechrnn, whistles, tmp_path):
-    shard = tmp_path / "run" / "prepared" / "train-00000.tfrecord.partial"
-    shard.parent.mkdir(parents=True)
+def test_a_full_disk_is_said_plainly(speechrnn, whistles, tmp_path, monkeypatch):
+    shard = tmp_path / ".full.partial"
     shard.symlink_to("/dev/full")
+    monkeypatch.setattr("speechrnn.data.shards._partial", lambda path: shard)
     code, out, err = speechrnn("prepare", write_recipe(tmp_path, whistles))
     assert (code, out) == (1, "")
-    assert "No space left on device" in err and "Traceback" not in err
+    assert "No space left on device" in err and "prepare again" in err and "Traceback" not in err
 
 
 def raising(monkeypatch, error):

@@ -2,20 +2,23 @@
 
 stdout is the answer, text or with --json one JSON object; stderr is for people. Exit codes:
 0 ok, 1 the machine refused (no space, no permission, no memory), 2 usage, 3 bad data, 4 bad
-model, 130 interrupted.
+model, 130 interrupted, 143 asked to end (SIGTERM).
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from speechrnn.errors import MissingExtra, SpeechRNNError
+from speechrnn.errors import MissingExtra, SpeechRNNError, Stopped
 
 if TYPE_CHECKING:
     from speechrnn.recipe import LanguageRecipe, Recipe
@@ -30,11 +33,11 @@ app = typer.Typer(
     "A first recogniser in minutes: make quickstart. Your own recordings: prepare and train with "
     "data.manifest naming a CSV of path and text, then evaluate, export and transcribe.\n\n"
     "Exit codes: 0 ok, 1 the machine refused (space, permission, memory), 2 usage, 3 bad data, "
-    "4 bad model, 130 interrupted.",
+    "4 bad model, 130 interrupted, 143 asked to end.",
 )
 console = Console(stderr=True, soft_wrap=True)
 
-REFUSED, INTERRUPTED = 1, 130  # exit codes beside those of ``errors``
+REFUSED, INTERRUPTED, ASKED_TO_END = 1, 130, 143  # exit codes beside those of ``errors``
 SHORT_WAIT = 2.0  # seconds without a bar
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/an4.yaml.")]
@@ -57,6 +60,9 @@ def main() -> None:
     """Run the command; errors that have a cause outside become a message and an exit code."""
     try:
         app()
+    except Stopped as stop:
+        console.print(str(stop), markup=False, highlight=False)
+        sys.exit(stop.exit_code)
     except SpeechRNNError as error:
         complain(str(error))
         sys.exit(error.exit_code)
@@ -68,6 +74,20 @@ def main() -> None:
             "permissions, and the free space and memory"
         )
         sys.exit(REFUSED)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """A request to end (SIGTERM) unwinds what is within, which cleans up, and ends with 143."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(ASKED_TO_END)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def refusals() -> tuple[type[Exception], ...]:

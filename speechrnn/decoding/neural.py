@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from speechrnn import arrays
 from speechrnn.decoding import cells
 from speechrnn.errors import ModelError
 from speechrnn.files import LANGUAGE_MODEL, MODEL, read_run
@@ -73,8 +73,8 @@ class CharacterLM:
                 f"{folder} holds a {description['kind']}, and a language model is needed; "
                 "train one with configs/char_lm.yaml"
             )
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            weights = [archive[name] for name in sorted(archive.files)]
+        found = arrays.unpack(data, folder)
+        weights = [found[name] for name in sorted(found)]
         spec = CharacterLMSpec.from_dict(description["spec"])
         try:
             return CharacterLM(spec, weights, description["card"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,25 @@ def history(output: Path) -> list[dict[str, Any]]:
 
 
 class Display:
-    """Progress on stderr, logs under the run directory. ``unit`` is the data's, for people."""
+    """Progress on stderr, logs under the run directory. ``unit`` is the data's, for people.
 
-    def __init__(self, output: Path, section: TrainingSection, unit: str, quiet: bool = False):
-        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
+    Of several workers the chief alone shows and writes.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        section: TrainingSection,
+        unit: str,
+        quiet: bool = False,
+        is_chief: bool = True,
+    ):
+        self.console = Console(stderr=True, quiet=quiet or not is_chief, soft_wrap=True)
         self._shown, self._unit, epochs = section.show_pairs, unit, section.epochs
         self._output = output
-        self._writer = tf.summary.create_file_writer(str(output / "events"))
+        self._writer: Any = None
+        if is_chief:
+            self._guarded(self._open)
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
             BarColumn(),
@@ -78,7 +91,28 @@ class Display:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
-        self._writer.close()
+        if self._writer is not None:
+            self._guarded(self._writer.close)
+
+    def _open(self) -> None:
+        self._writer = tf.summary.create_file_writer(str(self._output / "events"))
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        def write() -> None:
+            with self._writer.as_default(step=step):
+                for name, value in values.items():
+                    tf.summary.scalar(name, value)
+
+        if self._writer is not None:
+            self._guarded(write)
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        """Do it; where the machine refuses, go on without logs: training needs none."""
+        try:
+            action()
+        except tf.errors.OpError as error:
+            self._writer = None
+            self.say(f"no more logs for TensorBoard in {self._output / 'events'}: {error.message}")
 
     def rewind(self, epoch: int) -> None:
         """Forget validations from ``epoch`` on: training goes on before them."""
@@ -104,16 +138,12 @@ class Display:
         self._progress.update(
             self._task, completed=progress, epoch=int(progress) + 1, loss=loss, rate=rate
         )
-        with self._writer.as_default(step=step):
-            tf.summary.scalar("train/loss", loss)
-            tf.summary.scalar("train/learning_rate", learning_rate)
-            for name, norm in norms.items():
-                tf.summary.scalar(f"gradient_norm/{name}", norm)
+        by_layer = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+        self._log(step, {"train/loss": loss, "train/learning_rate": learning_rate, **by_layer})
 
     def validation(self, v: Validation) -> None:
-        with self._writer.as_default(step=v.step):
-            for name, value in {"dev_loss": v.score.loss, **v.score.measures}.items():
-                tf.summary.scalar(f"dev/{name}", value)
+        measures = {"dev_loss": v.score.loss, **v.score.measures}
+        self._log(v.step, {f"dev/{name}": value for name, value in measures.items()})
         self._write_history([*history(self._output), v.to_dict()])
         self.say(
             f"epoch {v.epoch + 1:3d}  train loss {v.train_loss:7.2f}  dev loss {v.score.loss:7.2f}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from signal import Signals
 from typing import Any
 
 import keras
@@ -13,17 +15,20 @@ import numpy as np
 import tensorflow as tf
 
 import speechrnn
-from speechrnn.errors import RecipeError, TrainingDiverged
-from speechrnn.files import write_atomically
+from speechrnn.errors import ModelError, RecipeError, Stopped, TrainingDiverged
+from speechrnn.files import saving, write_atomically
 from speechrnn.language import CharacterLMSpec
 from speechrnn.recipe import Run
 from speechrnn.specs import RecogniserSpec
-from speechrnn.training import checkpoint, run
+from speechrnn.training import checkpoint, determinism, run
 from speechrnn.training.display import Display, Validation
 from speechrnn.training.schedule import learning_rate
 from speechrnn.training.step import Batch, Learner, Score, Source
+from speechrnn.training.stopping import StopRequested, StopSignals
 
 NON_FINITE_IN_A_ROW = 5  # steps without a finite loss after which training gives up
+FORMAT = 2  # of a checkpoint's arrays and state
+GO_ON = "the same command goes on from the last checkpoint."
 
 
 @dataclass
@@ -36,7 +41,8 @@ class Position:
     seconds: float = 0.0  # of training so far, stops left out
     best: list[float] | None = None  # the rank of the model kept
     validations_without_gain: int = 0
-    losses: list[float] = field(default_factory=list)  # of steps since the last validation
+    loss_sum: float = 0.0  # of the steps since the last validation
+    losses: int = 0  # so many
 
 
 class Trainer:
@@ -45,7 +51,8 @@ class Trainer:
     Args:
         recipe: its ``training`` section and ``output`` are used.
         spec: the model's description, saved with it.
-        learner, train_set, dev_set: what is trained, and on what.
+        learner, train_set, dev_set: what is trained, and on what. The learner's distribution says
+            what part this process has in it: the chief alone reads and writes the run directory.
         display: what is shown.
         card: what the model's card says of its data.
         identity: of all that must not change between the stops of one run.
@@ -64,16 +71,23 @@ class Trainer:
     ):
         self.recipe, self.section, self.spec, self.learner = recipe, recipe.training, spec, learner
         self.train_set, self.dev_set, self.display = train_set, dev_set, display
-        self.card, self.identity = card, identity
+        self.card, self.identity = card, f"{FORMAT} {identity}"
         self.position = Position()
         self.checkpoints = recipe.output / "checkpoints"
         self.saved = time.monotonic()
+        self.stop = StopSignals()
+        self.stopping = 0  # the signal that all workers stop for
+        self.distribution = learner.distribution
 
     def start(self, to_train: str, to_validate: str, left_out: Mapping[str, int], see: str) -> None:
         """Resume, tell what there is to learn and what is not (counts by reason), and run.
 
         Args:
             see: behind the reasons, where to read more.
+
+        Raises:
+            MachineRefused: the machine refused to write; what was there before is untouched.
+            Stopped: by SIGTERM or SIGINT; a checkpoint holds every step that was done.
         """
         self.resume()
         if left_out:
@@ -83,39 +97,76 @@ class Trainer:
             f"{self.recipe.name}: {self.learner.model.count_params():,} parameters; {to_train} to "
             f"train on, {to_validate} to validate on"
         )
-        self.run()
+        with self.stop:
+            self.run()
 
     def resume(self) -> None:
         """Take up the newest whole checkpoint, if there is one, and write down the recipe.
 
         Raises:
+            ModelError: every checkpoint is damaged.
             RecipeError: the run directory holds a run with another model or other data.
         """
-        found = checkpoint.load_newest(self.checkpoints)
-        if found is None:
-            self.display.rewind(0)
-        else:
-            self._take_up(*found)
-        write_atomically(self.recipe.output / "recipe.yaml", self.recipe.to_yaml().encode())
+        output, here = self.recipe.output, self.distribution
+        told = f"{self.recipe.fingerprint('training')} {self.identity}"
+        if here.from_chief(told) != told:
+            raise RecipeError(
+                f"worker {here.worker} has another recipe or other prepared data than the chief; "
+                "give all workers the same command, and the same shards in data.prepared"
+            )
+        found = (
+            checkpoint.load_newest(self.checkpoints, self._tell_damage) if here.is_chief else None
+        )
+        state = here.from_chief(found[1] if found else None)
+        if state is not None:
+            arrays = here.arrays_from_chief(found[0] if found else self.learner.arrays())
+            self._take_up(arrays, state)
+        if not here.is_chief:
+            return
+        with saving("the recipe and the history", output, GO_ON):
+            for left_behind in output.glob(".*.partial"):  # by a process that was killed
+                left_behind.unlink()
+            self.display.rewind(self.position.epoch)
+            write_atomically(output / "recipe.yaml", self.recipe.to_yaml().encode())
+
+    def _tell_damage(self, damage: ModelError) -> None:
+        self.display.say(f"{damage}; the checkpoint before it is tried")
 
     def _take_up(self, arrays: dict[str, list[np.ndarray]], state: dict[str, Any]) -> None:
         if state.pop("identity") != self.identity:
             raise RecipeError(
                 f"{self.recipe.output} holds a run with another seed, model, features, text rules, "
-                "data, batches or averaging; name another output, or delete that folder"
+                "data, batches or averaging, or of another version; name another output, or "
+                "delete that folder"
             )
+        before, now = state.pop("conditions"), determinism.conditions(self.section)
         self.learner.restore(arrays)
         self.position = Position(**state)
-        self.display.rewind(self.position.epoch)
         self.display.say(
             f"going on from epoch {self.position.epoch + 1}, batch {self.position.batch + 1}"
         )
+        other = ", ".join(f"{k} {now[k]} (was {v})" for k, v in before.items() if now[k] != v)
+        if self.section.determinism and other:
+            self.display.say(f"under other conditions, the last bits may differ: {other}")
 
     def run(self) -> None:
-        """Epochs until the last one, or until patience or time runs out."""
+        """Epochs until the last one, or until patience, time or a signal ends it."""
+        try:
+            self._run()
+        except StopRequested as stop:
+            self._save()
+            at, signal = self.position, stop.received
+            raise Stopped(
+                f"stopped by {signal.name} after step {at.step}, in epoch {at.epoch + 1}; "
+                f"{self.checkpoints} holds it, and {GO_ON}",
+                signal,
+            ) from None
+
+    def _run(self) -> None:
         at = self.position
         dev_batches = self.dev_set.plain()
-        batches = iter(self.train_set.epochs(at.epoch, self.section.epochs, skip=at.batch))
+        share = at.batch, self.distribution.worker, self.distribution.workers
+        batches = iter(self.train_set.epochs(at.epoch, self.section.epochs, *share))
         while not self._ended():
             rate = self._epoch(batches)
             last = at.epoch + 1 == self.section.epochs or self._out_of_time()
@@ -133,6 +184,7 @@ class Trainer:
         done = 0.0
         failures: deque[list[str]] = deque(maxlen=NON_FINITE_IN_A_ROW)
         while at.batch < planned and not self._out_of_time():
+            self._check_stop()
             batch = self._next(batches)
             progress = at.epoch + at.batch / planned
             rate = learning_rate(progress / self.section.epochs, self.section)
@@ -140,13 +192,13 @@ class Trainer:
             at.batch, at.step = at.batch + 1, at.step + 1
             if finite:
                 failures.clear()
-                at.losses.append(float(loss))
+                at.loss_sum, at.losses = at.loss_sum + float(loss), at.losses + 1
             else:
-                failures.append(self.train_set.names(batch))
+                failures.append(self._blamed(batch))
                 self._report_non_finite(failures)
-            done += self.train_set.amount(batch)
             now = time.monotonic()
-            at.seconds, ticked = at.seconds + now - ticked, now
+            done += self._agree(at.seconds + now - ticked, self.train_set.amount(batch))
+            ticked = now
             norms = dict(zip(self.learner.layers, by_layer.numpy().tolist(), strict=True))
             self.display.step(
                 at.step,
@@ -160,6 +212,20 @@ class Trainer:
                 self._save()
         return done / max(1e-9, time.monotonic() - started)
 
+    def _agree(self, seconds: float, amount: float) -> float:
+        """The chief's clock is everybody's, and a signal to one worker stops all of them behind the
+        same step. Returns the amount of data of all workers."""
+        told = self.distribution.agree(seconds, amount, self.stop.received or 0)
+        self.position.seconds = float(told[0, 0])
+        self.stopping = int(told[:, 2].max())
+        return float(told[:, 1].sum())
+
+    def _check_stop(self) -> None:
+        if self.distribution.workers == 1:
+            self.stop.check()
+        elif self.stopping:
+            raise StopRequested(Signals(self.stopping))
+
     def _next(self, batches: Iterator[Batch]) -> Batch:
         try:
             return next(batches)
@@ -167,6 +233,12 @@ class Trainer:
             # Errors of the reader come as TensorFlow's, without their class: name the damage.
             self.train_set.verify()
             raise
+
+    def _blamed(self, batch: Batch) -> list[str]:
+        """The names of what in the batch is not finite by itself, or all where nothing is."""
+        names, reasons = self.train_set.names(batch), self.learner.blame(batch)
+        found = [f"{name} (its {reasons[i]})" for i, name in enumerate(names) if i in reasons]
+        return [name for share in self.distribution.gather(found or names) for name in share]
 
     def _report_non_finite(self, failures: deque[list[str]]) -> None:
         step, names = self.position.step, ", ".join(failures[-1])
@@ -182,22 +254,34 @@ class Trainer:
             )
 
     def _validate(self, dev_batches: Iterable[Batch], rate: float) -> None:
-        at = self.position
+        at, here = self.position, self.distribution
+        self._check_stop()
         started = time.monotonic()
-        score = self.learner.validate(self.dev_set, dev_batches)
-        at.seconds += time.monotonic() - started
+        if here.workers == 1:
+            score = self.learner.validate(self.dev_set, self.stop.until(dev_batches))
+        else:  # each a part of the batches; what they found is put together by all
+            share = itertools.islice(dev_batches, here.worker, None, here.workers)
+            score = self.learner.validate(self.dev_set, share)
+        self._agree(at.seconds + time.monotonic() - started, 0.0)
         validation = Validation(
             epoch=at.epoch,
             step=at.step,
-            train_loss=sum(at.losses) / max(1, len(at.losses)),
+            train_loss=at.loss_sum / max(1, at.losses),
             score=score,
             learning_rate=float(self.learner.optimizer.learning_rate),
             rate=rate,
             unit=self.train_set.unit,
             training_seconds=at.seconds,
         )
-        at.losses = []
-        self.display.validation(validation)
+        at.loss_sum, at.losses = 0.0, 0
+        with saving("the history", self.recipe.output, GO_ON):
+            if here.is_chief:
+                self.display.validation(validation)
+        if score.non_finite:
+            self.display.say(
+                "posteriors or loss not finite, scored as if nothing had been heard: "
+                + ", ".join(score.non_finite)
+            )
         if at.best is None or score.rank < at.best:
             at.best, at.validations_without_gain = score.rank, 0
             self._save_best(score)
@@ -205,16 +289,23 @@ class Trainer:
             at.validations_without_gain += 1
 
     def _save_best(self, score: Score) -> None:
+        if not self.distribution.is_chief:
+            return
         learner = self.learner
         current = learner.swap_in_average()
         weights = learner.model.get_weights()
         learner.swap_back(current)
-        run.save(self.recipe.output, self.position.step, weights, self.spec, self._card(score))
+        with saving("the model", self.recipe.output, GO_ON):
+            run.save(self.recipe.output, self.position.step, weights, self.spec, self._card(score))
 
     def _save(self) -> None:
-        state = {**vars(self.position), "identity": self.identity}
-        keep = self.section.keep_checkpoints
-        checkpoint.save(self.checkpoints, self.position.step, self.learner.arrays(), state, keep)
+        if not self.distribution.is_chief:
+            return
+        conditions = determinism.conditions(self.section)
+        state = {**vars(self.position), "identity": self.identity, "conditions": conditions}
+        keep, arrays = self.section.keep_checkpoints, self.learner.arrays()
+        with saving("a checkpoint", self.checkpoints, GO_ON):
+            checkpoint.save(self.checkpoints, self.position.step, arrays, state, keep)
         self.saved = time.monotonic()
 
     def _ended(self) -> bool:

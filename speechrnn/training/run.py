@@ -1,7 +1,7 @@
 """A run directory: what training leaves behind, and how to load a model from it.
 
 recipe.yaml        the recipe as it was run
-model.json         the best model: its description, its card, the sha256 of its weights
+model.json         the best model: its description, its card, the sha256 of its weights and its own
 weights-N.npz      its weights, after step N
 checkpoints/       where training goes on from
 history.jsonl      a line for each validation
@@ -20,16 +20,22 @@ from typing import Any
 import keras
 import numpy as np
 
+from speechrnn import arrays, recipe
 from speechrnn import model as network
-from speechrnn import recipe
 from speechrnn.data.dataset import DEV
 from speechrnn.data.index import Index
 from speechrnn.data.shards import waveform_of
 from speechrnn.errors import DataError, ModelError, RecipeError
-from speechrnn.files import LANGUAGE_MODEL, MODEL, RECOGNISER, read_run, write_atomically
+from speechrnn.files import (
+    LANGUAGE_MODEL,
+    MODEL,
+    RECOGNISER,
+    read_run,
+    sealed,
+    write_atomically,
+)
 from speechrnn.language import CharacterLMSpec
 from speechrnn.specs import RecogniserSpec
-from speechrnn.training import checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def save(
     card: dict,
 ) -> None:
     """Make these weights the run's model, in one atomic step."""
-    data = checkpoint.pack_arrays({f"{i:04d}": w for i, w in enumerate(weights)})
+    data = arrays.pack({f"{i:04d}": w for i, w in enumerate(weights)})
     name = f"weights-{step}.npz"
     write_atomically(folder / name, data)
     description = {
@@ -70,8 +76,7 @@ def save(
         "weights": name,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    text = json.dumps(description, indent=1, ensure_ascii=False)
-    write_atomically(folder / MODEL, text.encode())
+    write_atomically(folder / MODEL, sealed(description))
     for old in folder.glob("weights-*.npz"):
         if old.name != name:
             old.unlink()
@@ -94,15 +99,36 @@ def load(folder: str | Path) -> Trained:
             "of a recogniser"
         )
     spec = RecogniserSpec.from_dict(description["spec"])
+    found = arrays.unpack(data, folder)
+    weights = [found[name] for name in sorted(found)]
+    there, least = sum(weight.size for weight in weights), least_parameters(spec)
+    if there < least:
+        raise ModelError(
+            f"{folder / MODEL} describes a network of {least:,} parameters or more, and its "
+            f"weights are {there:,}; train again, or copy the run directory again"
+        )
     model = network.build(spec, seed=None)
-    arrays = checkpoint.unpack_arrays(data)
     try:
-        model.set_weights([arrays[name] for name in sorted(arrays)])
+        model.set_weights(weights)
     except ValueError as error:
         raise ModelError(
             f"{folder / MODEL} describes another network than its weights are of; train again"
         ) from error
     return Trained(model, spec, description["card"])
+
+
+def least_parameters(spec: RecogniserSpec) -> int:
+    """A number of parameters that the network has at least: what a description is held to before
+    anything of its size is allocated."""
+    model, units = spec.model, spec.model.units
+    directions = 2 if model.bidirectional else 1
+    # A clockwork's recurrent matrix is a triangle of blocks; every other cell has a full one.
+    recurrent = model.layers * directions * units * units // 2
+    if model.subsampling == "stack":
+        return recurrent + model.time_stride * spec.features.dimension * directions * units
+    heights = -(-spec.features.dimension // 4)  # two convolutions halve them
+    convolutions = 9 * model.conv_channels * model.conv_channels
+    return recurrent + convolutions + heights * model.conv_channels * directions * units
 
 
 def dev_recordings(folder: str | Path) -> list[Recording]:
