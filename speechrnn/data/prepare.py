@@ -150,7 +150,7 @@ def _made_from(recipe: Recipe) -> dict[str, str]:
     told = [data, recipe.model.time_stride, str(recipe.data.manifest), shards.FORMAT]
     return {
         "recipe": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest(),
-        "manifest": sha256_of(Path(recipe.data.manifest)),
+        "manifest": corpora.fingerprint(recipe.data.manifest),
         "index": sha256_of(recipe.prepared / INDEX_FILE),
     }
 
