@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from speechrnn import audio, recipe
-from speechrnn.corpora import manifest
+from speechrnn.corpora import manifest, recordings
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data import index as index_module
 from speechrnn.data import pool, shards, utterance
@@ -280,7 +280,7 @@ def test_an_unforeseen_error_is_one_rejection(monkeypatch: pytest.MonkeyPatch) -
     def broken(*_: object) -> None:
         raise RuntimeError("no idea")
 
-    monkeypatch.setattr(audio, "load", broken)
+    monkeypatch.setattr(recordings, "load", broken)
     settings = utterance.Settings(RATE, 0.1, 20)
     outcome = utterance.prepare_utterance(Utterance("a", Path("a"), "t", "train"), settings)
     assert isinstance(outcome, utterance.Rejected)
