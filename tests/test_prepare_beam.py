@@ -11,7 +11,7 @@ from conftest import RATE, whistle, write_recipe
 
 from speechrnn import recipe
 from speechrnn.corpora import manifest
-from speechrnn.corpora.manifest import Utterance
+from speechrnn.corpora.utterance import Utterance
 from speechrnn.data import shards
 from speechrnn.data.prepare import prepare, rejections
 from speechrnn.errors import MachineRefused, UsageError

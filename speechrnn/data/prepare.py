@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 from speechrnn import corpora
 from speechrnn.corpora import manifest
@@ -86,8 +87,8 @@ def prepared(recipe: Recipe, progress: bool = True) -> Index:
     """
     root = recipe.prepared
     try:
-        made_from = json.loads((root / MADE_FROM_FILE).read_bytes())
-        if made_from == _made_from(recipe):
+        told = json.loads((root / MADE_FROM_FILE).read_bytes())
+        if told == _made_from(recipe):
             index = Index.load(root)
             if all((root / shard.name).stat().st_size == shard.size for shard in index.shards):
                 return index
@@ -125,8 +126,10 @@ def _prepare(recipe: Recipe, progress: bool, runner: str | None, options: Sequen
             written = beam.bring_up_to_date(root, plans, settings, runner, options, bar)
     index = _index(recipe, written, utterances, rejected)
     index.save()
-    content = json.dumps(_made_from(recipe)).encode()
-    write_atomically(root / MADE_FROM_FILE, content)
+    if made_from := _made_from(recipe):
+        write_atomically(root / MADE_FROM_FILE, json.dumps(made_from).encode())
+    else:
+        (root / MADE_FROM_FILE).unlink(missing_ok=True)
     shards.remove_stale(root, plans)
     return index
 
@@ -142,15 +145,19 @@ def _absolute(utterance: Utterance) -> Utterance:
     return replace(utterance, path=utterance.path.absolute())
 
 
-def _made_from(recipe: Recipe) -> dict[str, str]:
-    """What tells whether an index is still that of a recipe; raises OSError where it cannot."""
+def _made_from(recipe: Recipe) -> dict[str, Any] | None:
+    """What tells whether an index is still that of a recipe; None where its corpus is more than
+    one file, and nothing short of listing it tells."""
+    source = Path(recipe.data.manifest)
+    if not source.is_file():
+        return None
     data = recipe.model_dump(mode="json", include={"data", "text", "features"})
-    for name in ("manifest", "prepared", "batch_seconds", "workers"):
+    for name in ("prepared", "batch_seconds", "workers"):
         del data["data"][name]
-    told = [data, recipe.model.time_stride, str(recipe.data.manifest), shards.FORMAT]
+    told = [data, recipe.model.time_stride, shards.FORMAT]
     return {
         "recipe": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest(),
-        "manifest": sha256_of(Path(recipe.data.manifest)),
+        "manifest": [source.stat().st_size, source.stat().st_mtime_ns],
         "index": sha256_of(recipe.prepared / INDEX_FILE),
     }
 
