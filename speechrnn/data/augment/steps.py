@@ -154,7 +154,7 @@ def _babble(
         heard = noise.excerpt(other, len(waveform), start)
         mixed = noise.mix(mixed, heard, snr, power, noise.active_power(other, rate))
         levels.append(f"{snr:.1f}")
-    return mixed, f"{' and '.join(levels)} dB over another voice"
+    return mixed, f"another voice {' and '.join(levels)} dB below"
 
 
 def _noise(
@@ -171,7 +171,7 @@ def _noise(
     heard = noise.excerpt(noises[number], len(waveform), start) * np.float32(1 / 32768)
     over = float(np.vdot(heard, heard)) / len(heard)
     mixed = noise.mix(waveform, heard, snr, noise.active_power(waveform, rate), over)
-    return mixed, f"recording {number + 1}, {snr:.1f} dB below the speech"
+    return mixed, f"recording {number + 1}, {snr:.1f} dB below"
 
 
 def _gain(waveform: np.ndarray, moment: Moment, ramp: Ramp[Range]) -> Changed:
