@@ -113,7 +113,7 @@ def features_picture(
     axes = figure.add_axes((left, 0.42 / height, right - left, (height - 0.5) / height))
     _draw_features(axes, waveform, spec, levels)
     low, high = axes.get_ylim()
-    end = len(waveform) / spec.sample_rate
+    end = spec.frames(len(waveform)) * spec.hop_ms / 1000
     edges = mel_edges(spec)
     for first, behind in bands:
         axes.axhspan(edges[first], edges[behind], 0, end / seconds, color=_COVER)
