@@ -10,11 +10,15 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from augmented import RATE, spectrum_db, tone
+from augmented import RATE, noise_folder, spectrum_db, tone
 from conftest import REPOSITORY, write_recipe
 
+from speechrnn import recipe
+from speechrnn.augmentation import NoiseSection
 from speechrnn.corpora import manifest
 from speechrnn.data.augment.channel import telephone as simulated
+from speechrnn.errors import RecipeError
+from speechrnn.training import train
 
 
 @pytest.fixture
@@ -105,3 +109,15 @@ def test_a_page_has_every_change_alone_and_all_together(script, whistles, tmp_pa
     told = re.findall(r"<h3>Speed</h3><span[^>]*>(0\.\d+) times as fast", page)
     assert all(0.9 <= float(rate) <= 0.95 for rate in told)
     assert len(told) == 2
+
+
+def test_training_does_not_go_on_with_other_noise(trained, tmp_path):
+    """And it says so before it touches the run."""
+    loaded = recipe.load(trained / "recipe.yaml")
+    noisy = loaded.augment.model_copy(
+        update={"noise": NoiseSection(folder=noise_folder(tmp_path / "noise"))}
+    )
+    before = (trained / "recipe.yaml").read_bytes()
+    with pytest.raises(RecipeError, match="another seed"):
+        train(loaded.model_copy(update={"augment": noisy}), quiet=True)
+    assert (trained / "recipe.yaml").read_bytes() == before
