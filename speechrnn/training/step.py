@@ -274,9 +274,9 @@ class Learner(ABC, Generic[AnySource]):
     def arrays(self) -> dict[str, list[np.ndarray]]:
         """Everything that training changes, dropout's random state included."""
         return {
-            "model": [np.asarray(v) for v in self.model.variables],
-            "optimizer": [np.asarray(v) for v in self.optimizer.variables],
-            "average": [v.numpy() for v in self.average],
+            "model": [tf.convert_to_tensor(v).numpy() for v in self.model.variables],
+            "optimizer": [tf.convert_to_tensor(v).numpy() for v in self.optimizer.variables],
+            "average": [tf.convert_to_tensor(v).numpy() for v in self.average],
         }
 
     def restore(self, arrays: dict[str, list[np.ndarray]]) -> None:
