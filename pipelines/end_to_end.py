@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from speechrnn.corpora import manifest
+from speechrnn import corpora
 from speechrnn.data.prepare import prepare
 from speechrnn.evaluation.evaluate import evaluate
 from speechrnn.export.savedmodel import export_savedmodel
@@ -57,7 +57,7 @@ def score(recipe: Recipe, forms: dict[str, Path], split: str, show: int = 3) -> 
     Returns the summary, which ``write_summary`` saves.
     """
     console.rule(f"4. Score on the {split} split")
-    listed = manifest.read(recipe.data.manifest, recipe.data.dev_fraction)
+    listed = corpora.read(recipe.data.manifest, recipe.data.dev_fraction)
     utterances = [u for u in listed if u.split == split]
     results = {name: evaluate(open_model(path), utterances) for name, path in forms.items()}
     for name, result in results.items():

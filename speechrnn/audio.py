@@ -6,21 +6,17 @@ truncated WAV without a word, and a damaged header may promise any rate or chann
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import soundfile
 import soxr
 
 from speechrnn import containers
-from speechrnn.containers import Window
+from speechrnn.containers import Source
 from speechrnn.errors import AudioError
-
-Source = str | os.PathLike[str] | bytes | BinaryIO | Window
 
 MIN_SAMPLE_RATE = 4_000  # Hz: below, hardly the first formant is left
 MAX_SAMPLE_RATE = 768_000  # Hz: the fastest converters sold
@@ -63,6 +59,11 @@ def load(
     """
     name = name or _named(source)
     pieces = blocks(source, sample_rate, max_seconds, name=name, start_s=start_s, end_s=end_s)
+    return joined(pieces, name)
+
+
+def joined(pieces: Iterable[np.ndarray], name: str) -> np.ndarray:
+    """What ``blocks`` gives, as one waveform; finite, which resampling may have changed."""
     waveform = np.concatenate(list(pieces))
     _require_finite(waveform, name)
     return waveform
@@ -89,7 +90,35 @@ def blocks(
     with _opened(source, name, max_seconds if whole else None) as file:
         start = round(start_s * file.samplerate)
         end = None if end_s is None else round(end_s * file.samplerate)
-        yield from _resampled(_mono_blocks(file, name, max_seconds, start, end), file, sample_rate)
+        pieces = _mono_blocks(file, name, max_seconds, start, end)
+        yield from _resampled(pieces, file.samplerate, sample_rate)
+
+
+def decoded_blocks(
+    samples: np.ndarray, rate: int, sample_rate: int, max_seconds: float | None, *, name: str
+) -> Iterator[np.ndarray]:
+    """``blocks`` of a recording that is decoded already: (samples,) float32 at ``rate``.
+
+    Raises:
+        AudioError: with ``reason`` empty, non_finite, too_long or sample_rate.
+    """
+    _check_rate(rate, 1, name)
+    if len(samples) == 0:
+        raise AudioError(f"{name} holds no samples; record it again", "empty")
+    if max_seconds is not None and len(samples) > max_seconds * rate:
+        raise _too_long(name, max_seconds)
+    _require_finite(samples, name)
+    yield from _resampled(iter([samples]), rate, sample_rate)
+
+
+def header(source: Source, name: str | None = None) -> tuple[int, int]:
+    """The sample rate in Hz and the channels that a recording's header says.
+
+    Raises:
+        AudioError: as ``load`` does.
+    """
+    with _opened(source, name or _named(source), None) as file:
+        return file.samplerate, file.channels
 
 
 def promised_seconds(path: str | os.PathLike[str]) -> float | None:
@@ -164,7 +193,7 @@ def from_pcm16(pcm: np.ndarray) -> np.ndarray:
 @contextmanager
 def _opened(source: Source, name: str, max_seconds: float | None) -> Iterator[soundfile.SoundFile]:
     """The decoder of a recording whose format and promised length are checked."""
-    with _readable(source, name) as file:
+    with containers.opened(source, name) as file:
         containers.check(file, name, max_seconds)
         # By its path where it has one: libsndfile then reads it without asking Python.
         given = os.fspath(source) if isinstance(source, str | os.PathLike) else file
@@ -178,40 +207,17 @@ def _opened(source: Source, name: str, max_seconds: float | None) -> Iterator[so
                 "or MP3"
             ) from error
         with decoder:
-            _check_header(decoder, name)
+            if decoder.format not in containers.FORMATS:
+                raise AudioError(f"{name} is {decoder.format}; convert it to WAV or FLAC")
+            _check_rate(decoder.samplerate, decoder.channels, name)
             yield decoder
-
-
-@contextmanager
-def _readable(source: Source, name: str) -> Iterator[Window]:
-    if isinstance(source, bytes):
-        yield Window(io.BytesIO(source), 0, len(source))
-    elif isinstance(source, Window):
-        yield source
-    elif not isinstance(source, str | os.PathLike):
-        yield Window(source, 0, source.seek(0, os.SEEK_END))
-    # Path.exists raises where a folder may not be searched.
-    elif not os.path.exists(source):
-        raise AudioError(f"{name} does not exist; correct the path", "missing")
-    elif not os.path.isfile(source):  # opening a pipe would wait for ever
-        raise AudioError(f"{name} is a folder or a device; name a recording", "unreadable")
-    else:
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(open(source, "rb"))
-            except OSError as error:
-                raise AudioError(f"{name} cannot be opened: {error.strerror}") from error
-            yield Window(file, 0, os.fstat(file.fileno()).st_size)
 
 
 def _named(source: Source) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else "the recording"
 
 
-def _check_header(file: soundfile.SoundFile, name: str) -> None:
-    rate, channels = file.samplerate, file.channels
-    if file.format not in containers.FORMATS:
-        raise AudioError(f"{name} is {file.format}; convert it to WAV or FLAC")
+def _check_rate(rate: int, channels: int, name: str) -> None:
     if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
         raise AudioError(
             f"{name} says {rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz are accepted. "
@@ -270,13 +276,11 @@ def _decoded(
         raise _truncated(name, f"decoding stopped after {at} frames: {error}") from error
 
 
-def _resampled(
-    blocks: Iterator[np.ndarray], file: soundfile.SoundFile, sample_rate: int
-) -> Iterator[np.ndarray]:
-    if file.samplerate == sample_rate:
+def _resampled(blocks: Iterator[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+    if rate == sample_rate:
         yield from blocks
         return
-    stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
+    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

@@ -6,9 +6,12 @@ get as far as its parsers, and the headers that it would follow without end are 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 from speechrnn.errors import AudioError
@@ -20,8 +23,9 @@ MAX_CHUNKS = 1_000  # of a WAV, an AIFF or a FLAC: a recording has a dozen
 _UNKNOWN_SIZE = 0x7FFF_F000  # from here on, what sox and ffmpeg write when they cannot seek back
 _PAGE = 65_307  # bytes of an Ogg page at most (RFC 3533)
 _MAX_ID3_TAGS = 16
-_MP3_BYTES_A_SECOND = 80_000  # 640 kbit/s, free format's most
-_MP3_SLACK = 2**20  # bytes behind the frames: tags, lyrics, a picture
+# Bytes a second at most: MP3's free format; FLAC in Ogg, twice that of two channels at 96 kHz.
+_DENSEST = {"MP3": 80_000, "OGG": 1_200_000}
+_SLACK = 2**20  # bytes beside the audio: tags, lyrics, a picture
 _NIST_FIELD = re.compile(rb"^(sample_count|sample_n_bytes|channel_count) -i (\d{1,12})\s*$", re.M)
 
 
@@ -59,12 +63,42 @@ class Window:
         return content
 
 
+Source = str | os.PathLike[str] | bytes | BinaryIO | Window
+
+
+@contextmanager
+def opened(source: Source, name: str) -> Iterator[Window]:
+    """The bytes of a recording, whatever it is given as.
+
+    Raises:
+        AudioError: with ``reason`` missing or unreadable.
+    """
+    if isinstance(source, bytes):
+        yield Window(io.BytesIO(source), 0, len(source))
+    elif isinstance(source, Window):
+        yield source
+    elif not isinstance(source, str | os.PathLike):
+        yield Window(source, 0, source.seek(0, os.SEEK_END))
+    # Path.exists raises where a folder may not be searched.
+    elif not os.path.exists(source):
+        raise AudioError(f"{name} does not exist; correct the path", "missing")
+    elif not os.path.isfile(source):  # opening a pipe would wait for ever
+        raise AudioError(f"{name} is a folder or a device; name a recording", "unreadable")
+    else:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(source, "rb"))
+            except OSError as error:
+                raise AudioError(f"{name} cannot be opened: {error.strerror}") from error
+            yield Window(file, 0, os.fstat(file.fileno()).st_size)
+
+
 def check(file: Window, name: str, max_seconds: float | None = None) -> None:
     """Refuse a file that is no recording, is cut, or would keep libsndfile busy for nothing.
 
     Args:
-        max_seconds: refuse an MP3 with more bytes than that can take: libsndfile reads all of it
-            to know its length.
+        max_seconds: refuse an MP3 or Ogg with more bytes than that can take: libsndfile looks
+            through all of them to know the length.
 
     Raises:
         AudioError: with ``reason`` empty, unreadable, truncated or too_long.
@@ -85,14 +119,13 @@ def check(file: Window, name: str, max_seconds: float | None = None) -> None:
             f"{name} is truncated or damaged ({size} of at least {promised} bytes); copy it again",
             "truncated",
         )
-    if found == "MP3" and max_seconds is not None:
-        longest = max_seconds * _MP3_BYTES_A_SECOND + _MP3_SLACK
-        if size - start > longest:
-            raise AudioError(
-                f"{name} is longer than {max_seconds:g} s ({size - start} bytes of MP3); cut it, "
-                "or raise data.max_seconds",
-                "too_long",
-            )
+    dense = _DENSEST.get(found)
+    if dense and max_seconds is not None and size - start > max_seconds * dense + _SLACK:
+        raise AudioError(
+            f"{name} is longer than {max_seconds:g} s ({size - start} bytes of {found}); cut it, "
+            "or raise data.max_seconds",
+            "too_long",
+        )
     file.seek(0)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from speechrnn.errors import MachineRefused, ModelError
 
 MODEL = "model.json"  # of a run directory
+_SEAL = "seal"  # of model.json: its own checksum
 RECOGNISER, LANGUAGE_MODEL = "recogniser", "language model"  # what a run may have trained
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
@@ -108,16 +109,31 @@ def read_own(folder: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
+def sealed(description: dict[str, Any]) -> bytes:
+    """A model.json of these contents, which vouches for itself."""
+    content = {**description, _SEAL: _seal_of(description)}
+    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+
+
+def _seal_of(description: dict[str, Any]) -> str:
+    """sha256 of all that it says but the seal, however that is laid out."""
+    told = {key: value for key, value in description.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def read_run(folder: Path) -> tuple[dict[str, Any], bytes]:
     """A run directory -> what its model.json says and its weights, an .npz, which are whole.
 
-    ``kind`` is one of those above; ``spec`` and ``card`` are plain data.
+    ``kind`` is one of those above; ``spec`` and ``card`` are plain data. The checksums tell damage,
+    and not who wrote the files.
 
     Raises:
         ModelError: no model there, or a damaged one.
     """
     try:
         description = json.loads(read_own(folder, MODEL))
+        if description[_SEAL] != _seal_of(description):
+            raise ValueError("its checksum differs")
         if not re.fullmatch(r"weights-\d+\.npz", description["weights"]):
             raise ModelError(
                 f"{folder / MODEL} names the weights {description['weights']!r}; they are a file "
@@ -126,14 +142,20 @@ def read_run(folder: Path) -> tuple[dict[str, Any], bytes]:
         data = read_own(folder, description["weights"])
         expected = description["sha256"]
         found = {name: description[name] for name in ("spec", "card")}
-        found["kind"] = description.get("kind", RECOGNISER)
+        found["kind"] = description["kind"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{folder} holds no trained model (no {Path(error.filename).name}); name a run "
             "directory, or train with this output directory first"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder / MODEL} is damaged ({error!r}); train again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"{folder / MODEL} is damaged or not of this version ({error!r}); copy the folder "
+            "again, or train again"
+        ) from error
     if hashlib.sha256(data).hexdigest() != expected:
-        raise ModelError(f"{folder}: the weights are damaged (their sha256 differs); train again")
+        raise ModelError(
+            f"{folder / description['weights']} is damaged: the sha256 of the weights differs; "
+            "copy it again, or train again"
+        )
     return found, data

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from conftest import write_recipe
 
+from speechrnn import files, recipe
 from speechrnn import model as network
-from speechrnn import recipe
 from speechrnn.data import texts
 from speechrnn.data.texts import TextBatches
 from speechrnn.decoding import fusion
@@ -301,11 +301,11 @@ def test_a_damaged_model_and_one_of_another_kind_are_refused(letters, trained, t
         (tmp_path / path.name).write_bytes(path.read_bytes())
     description = json.loads((tmp_path / "model.json").read_text())
     description["spec"]["model"]["layers"] = 2
-    (tmp_path / "model.json").write_text(json.dumps(description))
+    (tmp_path / "model.json").write_bytes(files.sealed(description))
     with pytest.raises(ModelError, match="another network"):
         CharacterLM.load(tmp_path)
     description["spec"]["model"]["surprise"] = 2
-    (tmp_path / "model.json").write_text(json.dumps(description))
+    (tmp_path / "model.json").write_bytes(files.sealed(description))
     with pytest.raises(ModelError, match="description"):
         CharacterLM.load(tmp_path)
     [weights] = tmp_path.glob("weights-*.npz")

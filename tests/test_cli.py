@@ -21,7 +21,7 @@ import tensorflow as tf
 import typer
 from conftest import RATE, REPOSITORY, whistle, write_recipe
 
-from speechrnn import cli, recipe
+from speechrnn import cli, files, recipe
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data.prepare import prepare, rejections
@@ -172,7 +172,7 @@ def test_a_manifest_without_splits_is_divided_as_the_models_own_was(
     description = json.loads((model / "model.json").read_text())
     assert description["card"]["dev_fraction"] == 0.1
     description["card"]["dev_fraction"] = 0.4
-    (model / "model.json").write_text(json.dumps(description))
+    (model / "model.json").write_bytes(files.sealed(description))
     code, out, err = speechrnn("evaluate", model, path, "--split", "dev", "--json")
     assert code == 0, err
     assert hypotheses(json.loads(out)).keys() == dev
@@ -522,7 +522,7 @@ def damage(kind, forms, folder):
                 description["spec"]["model"]["units"] += 1
             else:
                 del description["spec"]
-            (directory / "model.json").write_text(json.dumps(description))
+            (directory / "model.json").write_bytes(files.sealed(description))
     return directory if directory.exists() else file
 
 

@@ -18,7 +18,16 @@ from speechrnn.data.prepare import prepare
 from speechrnn.errors import DataError
 from speechrnn.features import graph, reference
 
-AUGMENT = {"speed": [0.9, 1.1], "gain_db": [-6, 6], "frequency_masks": 1, "time_masks": 2}
+AUGMENT = {
+    "speed": [0.9, 1.1],
+    "tempo": [0.9, 1.1],
+    "room": {"probability": 0.3},
+    "babble": {"probability": 0.3},
+    "gain_db": [-6, 6],
+    "telephone": {"probability": 0.3},
+    "frequency_masks": 1,
+    "time_masks": 2,
+}
 
 
 def source(loaded, split="train"):

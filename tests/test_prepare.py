@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ import pytest
 import soundfile
 
 from speechrnn import audio, recipe
-from speechrnn.corpora import manifest
+from speechrnn.corpora import manifest, recordings
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.data import index as index_module
 from speechrnn.data import pool, shards, utterance
 from speechrnn.data.index import Index
-from speechrnn.data.prepare import MADE_FROM_FILE, prepare, prepared, rejections
+from speechrnn.data.prepare import LOCK_FILE, MADE_FROM_FILE, prepare, prepared, rejections
 from speechrnn.errors import DataError, PreparedDataError, RecipeError
 from speechrnn.features import reference
+from speechrnn.files import locked
 
 tf = pytest.importorskip("tensorflow")
 RATE = 16_000
@@ -278,7 +280,7 @@ def test_an_unforeseen_error_is_one_rejection(monkeypatch: pytest.MonkeyPatch) -
     def broken(*_: object) -> None:
         raise RuntimeError("no idea")
 
-    monkeypatch.setattr(audio, "load", broken)
+    monkeypatch.setattr(recordings, "load", broken)
     settings = utterance.Settings(RATE, 0.1, 20)
     outcome = utterance.prepare_utterance(Utterance("a", Path("a"), "t", "train"), settings)
     assert isinstance(outcome, utterance.Rejected)
@@ -365,6 +367,62 @@ def test_a_damaged_shard_is_named_and_mended(
     assert prepare(recipe_for(tmp_path), progress=False) == index
     assert decoded == ["u0", "u2"]
     index.verify()
+
+
+def test_a_training_starts_without_looking_at_recordings_or_into_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utterances = corpus(tmp_path)
+    index = prepare(recipe_for(tmp_path), progress=False)
+    for each in utterances:
+        each.path.unlink()
+    monkeypatch.setattr(shards, "current", None)
+    assert prepared(recipe_for(tmp_path), progress=False) == index
+    assert prepared(recipe_for(tmp_path, data={"workers": 2, "batch_seconds": 5})) == index
+    assert prepared(recipe_for(tmp_path, training={"epochs": 3})) == index
+
+
+@pytest.mark.parametrize(
+    "change", ["manifest", "recipe", "index", "shard cut", "shard gone", "never finished"]
+)
+def test_a_training_prepares_again_what_is_not_as_it_was(
+    tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utterances = corpus(tmp_path)
+    sections: dict[str, Any] = {}
+    index = prepare(recipe_for(tmp_path), progress=False)
+    shard = index.root / index.shards[0].name
+    if change == "manifest":
+        manifest.write(tmp_path / "manifest.tsv", utterances[:-1])
+    elif change == "recipe":
+        sections = {"text": {"case": "keep"}}
+    elif change == "index":
+        flip(index.root / index_module.INDEX_FILE, 100)
+    elif change == "shard cut":
+        os.truncate(shard, index.shards[0].size - 1)
+    elif change == "shard gone":
+        shard.unlink()
+    else:
+        (index.root / MADE_FROM_FILE).unlink()
+    asked = recipe_for(tmp_path, **sections)
+    again = prepared(asked, progress=False)
+    assert again == prepare(asked, progress=False)
+    again.verify()
+    monkeypatch.setattr(shards, "current", None)
+    assert prepared(asked, progress=False) == again
+
+
+def test_two_who_prepare_one_folder_wait_for_each_other(tmp_path: Path) -> None:
+    corpus(tmp_path)
+    asked = recipe_for(tmp_path)
+    asked.prepared.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as second:
+        with locked(asked.prepared / LOCK_FILE):
+            waiting = second.submit(prepare, asked, False)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            assert [path.name for path in asked.prepared.iterdir()] == [LOCK_FILE]
+        assert len(waiting.result().rows) == 7
 
 
 def test_an_index_that_is_not_there_is_refused(tmp_path: Path) -> None:

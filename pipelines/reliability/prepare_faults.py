@@ -38,6 +38,7 @@ from rich.progress import Progress
 
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import MachineRefused
+from speechrnn.recipe import Recipe
 
 # A process that says when its imports are behind it, so that kills fall into the work.
 CHILD = """
@@ -101,9 +102,7 @@ def refusals(corpora: Corpora, every: int = 1) -> Iterator[list[str]]:
         while True:
             root = _before(corpora, f"refused{code}-{number}")
             with _refusing(root, code, number) as asked:
-                error = _error(
-                    lambda root=root: prepare(corpora.recipe(corpora.later, root), False)
-                )
+                error = _error(corpora.recipe(corpora.later, root))
             if asked() <= number:
                 shutil.rmtree(root)
                 break  # it was done before
@@ -136,7 +135,8 @@ def full_disks(corpora: Corpora, count: int) -> Iterator[list[str]]:
         )
         # 4 KiB a file is the least that a page of tmpfs takes.
         room = size + 4096 * 2 * len(corpora.states[1])
-        given = [str(room), disk, root, sys.executable, _written(corpora, root, 1)]
+        given = [str(room), str(disk), str(root), sys.executable]
+        given.append(str(_written(corpora, root, 1)))
         done = subprocess.run(
             ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", *given],
             capture_output=True,
@@ -149,7 +149,8 @@ def full_disks(corpora: Corpora, count: int) -> Iterator[list[str]]:
                 told.split()
             ):
                 found.append(f"says {told}")
-        elif done.returncode != 3:  # 3: there was room, and the broken recording is reported
+        elif done.returncode != 3 or number == 0:
+            # 3: there was room, which the first disk has not; the broken recording is reported
             found.append(f"exit code {done.returncode}: {done.stderr}")
         if partial := list(root.glob(".*.partial")):
             found.append(f"left behind: {partial}")
@@ -269,9 +270,9 @@ def _seconds(corpora: Corpora, workers: int) -> float:
     return time.monotonic() - started
 
 
-def _error(action: Callable[[], object]) -> BaseException | None:
+def _error(asked: Recipe) -> BaseException | None:
     try:
-        action()
+        prepare(asked, progress=False)
     except Exception as error:
         return error
     return None

@@ -46,7 +46,13 @@ Overrides = Annotated[
     typer.Argument(metavar="[key=value]...", help="Values to change, as training.epochs=3."),
 ]
 ModelPath = Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")]
-ManifestPath = Annotated[Path, typer.Argument(help="Recordings and transcripts, TSV or CSV.")]
+CorpusName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST",
+        help="Recordings and transcripts: a TSV or CSV, or any corpus of docs/corpora.md.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -8,6 +8,7 @@ read them by offset and size.
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import tarfile
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from speechrnn.corpora.manifest import Member
+from speechrnn.corpora.utterance import Member
 from speechrnn.errors import ManifestError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -76,14 +77,14 @@ class Archive:
                 plain file under its own folder: an absolute path, ``..``, a link, a device, a
                 file with holes.
         """
-        headers = _Headers(self._file)
+        headers = Bounded(self._file, _MOST_HEADER)
         try:
             # Member by member, not as a list: a tar of a million recordings has a million headers.
             with tarfile.open(fileobj=cast(IO[bytes], headers), mode="r:") as tar:
                 while (info := tar.next()) is not None:
                     if not info.isdir():
                         yield self._member(info)
-                    tar.members = []  # or it would keep them all
+                    vars(tar)["members"].clear()  # or it would keep them all
                     headers.left = _MOST_HEADER
                 self._require_end(tar.offset)
         except (tarfile.TarError, EOFError, OSError, ValueError, ArithmeticError) as error:
@@ -142,17 +143,17 @@ class Archive:
         return "is damaged or no tar archive; copy it again"
 
 
-class _Headers:
-    """An archive's file as ``tarfile`` may read it: by headers, which are short. What they hold
-    is not read through this, so more than ``_MOST_HEADER`` for a member is an attack."""
+class Bounded:
+    """A file of which ``tarfile`` can read ``left`` bytes in all, and 1 MiB at once: headers are
+    read whole, into memory, and say themselves how long they are."""
 
-    def __init__(self, file: IO[bytes]):
-        self._file, self.left = file, _MOST_HEADER
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, left: int):
+        self._file, self.left = file, left
 
     def read(self, size: int = -1) -> bytes:
         self.left -= size
-        if size < 0 or self.left < 0:
-            raise tarfile.ReadError(f"headers of more than {_MOST_HEADER} bytes")
+        if not 0 <= size <= _MOST_HEADER or self.left < 0:
+            raise tarfile.ReadError("more to read than such an archive can have")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

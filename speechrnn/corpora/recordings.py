@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from speechrnn import audio
 from speechrnn.containers import Window
-from speechrnn.corpora.manifest import Example, Member, Stretch, Utterance
+from speechrnn.corpora.utterance import Example, Member, Stretch, Utterance
 from speechrnn.errors import AudioError
 
 
@@ -26,7 +25,7 @@ def load(
         AudioError: as ``audio.load`` does, naming ``utterance.where``.
         MissingExtra: it lies in a TensorFlow dataset, and the extra [tfds] is not installed.
     """
-    return np.concatenate(list(blocks(utterance, sample_rate, max_seconds)))
+    return audio.joined(blocks(utterance, sample_rate, max_seconds), utterance.where)
 
 
 def blocks(
@@ -35,12 +34,13 @@ def blocks(
     """``load`` in pieces, as ``audio.blocks``."""
     within, name = utterance.within, utterance.where
     if isinstance(within, Member):
-        with _opened(utterance) as file:
-            window = Window(file, within.offset, within.size)
+        with _opened(utterance) as window:
             yield from audio.blocks(window, sample_rate, max_seconds, name=name)
     elif isinstance(within, Stretch):
-        times = {"start_s": within.start_s, "end_s": within.end_s}
-        yield from audio.blocks(utterance.path, sample_rate, max_seconds, name=name, **times)
+        start, end = within.start_s, within.end_s
+        yield from audio.blocks(
+            utterance.path, sample_rate, max_seconds, name=name, start_s=start, end_s=end
+        )
     elif isinstance(within, Example):
         from speechrnn.corpora import tfds
 
@@ -49,37 +49,41 @@ def blocks(
         yield from audio.blocks(utterance.path, sample_rate, max_seconds)
 
 
-def source(utterance: Utterance, sample_rate: int) -> Path | np.ndarray:
-    """What a recogniser takes: the path of a recording that is a file, or else its waveform.
+def header(utterance: Utterance) -> tuple[int, int]:
+    """The sample rate in Hz and the channels of a recording as it is stored.
 
     Raises:
-        AudioError: as ``load`` does, of one that is no file.
+        AudioError: as ``load`` does.
     """
-    return utterance.path if utterance.within is None else load(utterance, sample_rate)
+    if isinstance(utterance.within, Member):
+        with _opened(utterance) as window:
+            return audio.header(window, name=utterance.where)
+    if isinstance(utterance.within, Example):
+        return utterance.within.sample_rate, 1
+    return audio.header(utterance.path)
 
 
 @contextmanager
-def _opened(utterance: Utterance) -> Iterator[BinaryIO]:
-    """The archive of a member, whose bytes it must have."""
+def _opened(utterance: Utterance) -> Iterator[Window]:
+    """The bytes of an archive's member, which must all be there."""
     if not isinstance(utterance.within, Member):
         raise TypeError(f"{utterance.where} lies in no archive")
+    offset, length = utterance.within.offset, utterance.within.size
     with ExitStack() as stack:
         try:
             file = stack.enter_context(utterance.path.open("rb"))
             size = os.fstat(file.fileno()).st_size
         except FileNotFoundError as error:
-            raise AudioError(
-                f"{utterance.path} does not exist; copy it again", "missing"
-            ) from error
+            raise AudioError(f"{utterance.path} does not exist; correct it", "missing") from error
         except OSError as error:
             raise AudioError(f"{utterance.path} cannot be opened: {error.strerror}") from error
-        if utterance.within.offset + utterance.within.size > size:
+        if offset + length > size:
             raise AudioError(
                 f"{utterance.where} is truncated: {utterance.path} ends after {size} bytes; copy "
                 "it again",
                 "truncated",
             )
-        yield file
+        yield Window(file, offset, length)
 
 
 def state(utterance: Utterance) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from speechrnn.data.augment import Augmenter, masks
 from speechrnn.data.index import Index
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
 from speechrnn.data.prepare import prepared
+from speechrnn.data.shards import waveform_of
 from speechrnn.errors import DataError
 from speechrnn.features import graph
 from speechrnn.recipe import Recipe
@@ -86,6 +87,40 @@ class Batches:
                 f"first {first}; prepare again with this recipe"
             )
 
+    @cached_property
+    def augmenter(self) -> Augmenter:
+        """What changes the training audio; its voices are this split's utterances.
+
+        Raises:
+            DataError: a folder of ``augment`` holds no recording that can be used.
+        """
+        section, seed = self.recipe.augment, self.recipe.seed
+        return Augmenter(section, self.spec, seed, self, self.recipe.prepared / "augment")
+
+    @property
+    def size(self) -> int:
+        """Utterances in the split."""
+        return len(self.rows)
+
+    def key(self, number: int) -> int:
+        """What an utterance's random numbers are drawn by: a hash of its id."""
+        return zlib.crc32(self.rows[number].utterance_id.encode()) >> 1
+
+    def waveform(self, number: int) -> np.ndarray:
+        """(samples,) float32 of an utterance, as it was prepared.
+
+        Raises:
+            PreparedDataError: its shard is damaged.
+        """
+        return waveform_of(self._payload(number))
+
+    def _payload(self, number: int) -> bytes:
+        try:
+            return self.index.read_payload(self.rows[number])
+        except DataError as error:
+            self._failure = error  # TensorFlow will pass on its message alone
+            raise
+
     unit = "audio_seconds"
 
     def amount(self, batch: Batch) -> float:
@@ -122,7 +157,7 @@ class Batches:
         Worker number ``worker`` of ``workers`` reads its ``slice_of`` each batch; where that is
         empty, a batch of the same structure comes with no row in it.
         """
-        augmenter = Augmenter(self.recipe.augment, self.spec, self.recipe.seed)
+        augmenter = self.augmenter
 
         def steps() -> Iterator[tuple[int, int, np.ndarray]]:
             for epoch in range(first, end):
@@ -179,17 +214,13 @@ class Batches:
         if not len(utterances):
             one = np.ones(1, np.int32)
             return self._silence, one * self.spec.features.window_samples, one[:, None], one, one
-        rows = [self.rows[i] for i in utterances.tolist()]
-        try:
-            payloads = [self.index.read_payload(row) for row in rows]
-        except DataError as error:
-            self._failure = error  # TensorFlow will pass on its message alone
-            raise
-        encoded = [self._alphabet.encode(row.text) for row in rows]
-        labels = np.zeros((len(rows), max(map(len, encoded))), np.int32)
+        numbers = utterances.tolist()
+        payloads = [self._payload(i) for i in numbers]
+        encoded = [self._alphabet.encode(self.rows[i].text) for i in numbers]
+        labels = np.zeros((len(numbers), max(map(len, encoded))), np.int32)
         for padded, each in zip(labels, encoded, strict=True):
             padded[: len(each)] = each
-        keys = [zlib.crc32(row.utterance_id.encode()) >> 1 for row in rows]
+        keys = [self.key(i) for i in numbers]
         return (
             np.array(payloads, object),
             self._samples[utterances].astype(np.int32),

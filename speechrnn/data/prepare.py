@@ -20,12 +20,10 @@ from contextlib import contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
 
-import numpy as np
-
 from speechrnn import corpora
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
-from speechrnn.data import pool, shards
+from speechrnn.data import pool, shards, statistics
 from speechrnn.data.columns import Row, Rows
 from speechrnn.data.index import INDEX_FILE, Index
 from speechrnn.data.progress import Bar
@@ -37,18 +35,14 @@ from speechrnn.errors import (
     RecipeError,
     TranscriptError,
 )
-from speechrnn.features import reference
 from speechrnn.files import locked, sha256_of, write_atomically
 from speechrnn.recipe import Recipe
-from speechrnn.specs import AlphabetSpec, Statistics, TextRules
+from speechrnn.specs import AlphabetSpec, TextRules
 from speechrnn.text import Alphabet, frames_needed, normalise
 
 REPORT_FILE = "report.tsv"
 MADE_FROM_FILE = "made_from.json"  # what the index was made from; written last
 LOCK_FILE = ".lock"
-STATISTICS_FILE = "statistics.json"
-STATISTICS_UTTERANCES = 5_000  # at most: more change the third digit at best
-MIN_STD = 1e-3  # a dimension that never moves stays finite when it is divided by this
 _REPORT_COLUMNS = ("utterance_id", "path", "split", "reason", "message")
 
 
@@ -124,8 +118,7 @@ def _prepare(recipe: Recipe, progress: bool, runner: str | None, options: Sequen
     plans = shards.plan(utterances, settings, data.shard_utterances)
     with Bar("preparing", progress) as bar:
         if runner is None:
-            workers = data.workers or os.cpu_count() or 1
-            written = pool.bring_up_to_date(root, plans, settings, workers, bar)
+            written = pool.bring_up_to_date(root, plans, settings, _workers(recipe), bar)
         else:
             from speechrnn.data import beam  # an extra of its own
 
@@ -136,6 +129,10 @@ def _prepare(recipe: Recipe, progress: bool, runner: str | None, options: Sequen
     write_atomically(root / MADE_FROM_FILE, content)
     shards.remove_stale(root, plans)
     return index
+
+
+def _workers(recipe: Recipe) -> int:
+    return recipe.data.workers or os.cpu_count() or 1
 
 
 def _absolute(utterance: Utterance) -> Utterance:
@@ -185,7 +182,8 @@ def _index(
         rejected=dict(sorted(Counter(each.reason for each in rejected).items())),
     )
     if recipe.features.normalisation == "global":
-        index = replace(index, statistics=_statistics(recipe, index))
+        measured = statistics.of_training(recipe, index, _workers(recipe))
+        index = replace(index, statistics=measured)
     return index
 
 
@@ -299,41 +297,3 @@ def _write_report(root: Path, rejected: Iterable[Rejected]) -> None:
         lines.append("\t".join(" ".join(value.split()) for value in astuple(each)))
     root.mkdir(parents=True, exist_ok=True)
     write_atomically(root / REPORT_FILE, ("\n".join(lines) + "\n").encode())
-
-
-def _statistics(recipe: Recipe, index: Index) -> Statistics:
-    """Mean and deviation of each feature over the training set, or over evenly spaced rows of it.
-
-    Kept beside the index under a key of all that they depend on.
-    """
-    training = index.split("train")
-    chosen = training[:: -(-len(training) // STATISTICS_UTTERANCES)]
-    told = [recipe.fingerprint("features"), [row.crc32 for row in chosen]]
-    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    path = index.root / STATISTICS_FILE
-    try:
-        cached = json.loads(path.read_bytes())
-        if cached["key"] == key:
-            return Statistics(tuple(cached["mean"]), tuple(cached["std"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there or not readable: measure again
-    mean, std = _moments(recipe, index, chosen)
-    content = {"key": key, "mean": mean.tolist(), "std": std.tolist()}
-    write_atomically(path, json.dumps(content).encode())
-    return Statistics(tuple(mean.tolist()), tuple(std.tolist()))
-
-
-def _moments(recipe: Recipe, index: Index, rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over all frames of the rows: (dimension,) float64 each."""
-    frames = 0
-    total = np.zeros(recipe.features.dimension)
-    squares = np.zeros_like(total)
-    for row in rows:
-        waveform = shards.waveform_of(index.read_payload(row))
-        features = reference.features(waveform, recipe.features).astype(np.float64)
-        frames += len(features)
-        total += features.sum(axis=0)
-        squares += np.square(features).sum(axis=0)
-    mean = total / frames
-    variance = np.maximum(squares / frames - mean**2, 0)
-    return mean, np.maximum(np.sqrt(variance), MIN_STD)

@@ -10,13 +10,14 @@ from typing import Protocol
 
 import numpy as np
 
-from speechrnn import audio
+from speechrnn.corpora import recordings
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.errors import DataError
 from speechrnn.evaluation import page
 from speechrnn.evaluation.alignment import Edit
 from speechrnn.evaluation.error_rates import UtteranceScore
 from speechrnn.evaluation.pictures import Picture, Stretch, picture
+from speechrnn.evaluation.transcripts import given
 from speechrnn.specs import RecogniserSpec
 
 MOST_SOUND = 12_000_000  # bytes of all embedded recordings together: the page stays quick
@@ -61,9 +62,9 @@ class Recogniser(Protocol):
     @property
     def spec(self) -> RecogniserSpec: ...
 
-    def transcribe(self, recording: Path, /) -> Transcript: ...
+    def transcribe(self, recording: Path | np.ndarray, /) -> Transcript: ...
 
-    def align(self, recording: Path, text: str, /) -> Aligned: ...
+    def align(self, recording: Path | np.ndarray, text: str, /) -> Aligned: ...
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ def _look(
     """None where the recording cannot be read any more."""
     spec = recogniser.spec
     try:
-        heard = recogniser.transcribe(utterance.path)
-        waveform = audio.load(utterance.path, spec.features.sample_rate)
+        heard = recogniser.transcribe(given(utterance, recogniser))
+        waveform = recordings.load(utterance, spec.features.sample_rate)
     except DataError:
         return None
     seconds = len(waveform) / spec.features.sample_rate
@@ -119,7 +120,7 @@ def _look(
 def _said(utterance: Utterance, reference: str, recogniser: Recogniser) -> list[Stretch]:
     """When the words of the reference were said; none where they do not fit the recording."""
     try:
-        return _stretches(recogniser.align(utterance.path, reference).words)
+        return _stretches(recogniser.align(given(utterance, recogniser), reference).words)
     except DataError:
         return []
 

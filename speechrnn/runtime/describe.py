@@ -1,4 +1,4 @@
-"""What a path holds: a model, a run or a manifest."""
+"""What a path holds: a model, a run or a corpus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speechrnn.corpora import manifest
+from speechrnn import corpora
 from speechrnn.decoding import carried
 from speechrnn.files import LANGUAGE_MODEL, MODEL, read_run
 from speechrnn.language import CharacterLMSpec
@@ -18,22 +18,22 @@ def describe(path: str | Path) -> dict[str, Any]:
     """Facts by name, plain data.
 
     Raises:
-        ManifestError: a manifest that cannot be read.
+        ManifestError: a corpus that cannot be read.
         ModelError: no model, or a damaged one.
     """
-    path = Path(path)
-    if path.suffix.lower() in manifest.SUFFIXES:
-        return _manifest(path)
+    source, path = str(path), Path(path)
     if (path / MODEL).is_file():
         description, _ = read_run(path)
         if description["kind"] == LANGUAGE_MODEL:
             return _language_model(path, description)
+    elif corpora.is_one(source):
+        return _corpus(source)
     return _model(path, open_model(path, decoder=None))
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    utterances = manifest.read(path)
-    facts: dict[str, Any] = {"kind": "manifest", "path": str(path), "utterances": len(utterances)}
+def _corpus(source: str) -> dict[str, Any]:
+    utterances = corpora.read(source)
+    facts: dict[str, Any] = {"kind": "manifest", "path": source, "utterances": len(utterances)}
     for split, count in sorted(Counter(u.split for u in utterances).items()):
         mine = [u for u in utterances if u.split == split]
         speakers = {u.speaker for u in mine if u.speaker}

@@ -54,9 +54,12 @@ def _train(recipe: Recipe, quiet: bool, here: Distribution) -> dict[str, Any]:
     sections = recipe.fingerprint("seed", "features", "text", "model")
     plan = (recipe.data.batch_seconds, section.sorted_first_epoch)
     identity = f"{sections} {index.corpus_sha256} {plan} {section.ema_decay > 0}"
+    identity += train_set.augmenter.identity
     with Display(recipe.output, section, "s audio", quiet, here.is_chief) as display:
         learner = RecogniserLearner(model, spec, recipe, here)
         trainer = Trainer(recipe, spec, learner, train_set, dev_set, display, card, identity)
+        for message in train_set.augmenter.left_out:
+            display.say(f"not mixed in: {message}")
         amounts = f"{hours:.2f} h", f"{index.seconds(DEV) / 3600:.2f} h"
         trainer.start(*amounts, index.rejected, see=f"; see {recipe.prepared / REPORT_FILE}")
     return here.from_chief(run.load(recipe.output).card if here.is_chief else None)

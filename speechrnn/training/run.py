@@ -1,7 +1,7 @@
 """A run directory: what training leaves behind, and how to load a model from it.
 
 recipe.yaml        the recipe as it was run
-model.json         the best model: its description, its card, the sha256 of its weights
+model.json         the best model: its description, its card, the sha256 of its weights and its own
 weights-N.npz      its weights, after step N
 checkpoints/       where training goes on from
 history.jsonl      a line for each validation
@@ -26,7 +26,14 @@ from speechrnn.data.dataset import DEV
 from speechrnn.data.index import Index
 from speechrnn.data.shards import waveform_of
 from speechrnn.errors import DataError, ModelError, RecipeError
-from speechrnn.files import LANGUAGE_MODEL, MODEL, RECOGNISER, read_run, write_atomically
+from speechrnn.files import (
+    LANGUAGE_MODEL,
+    MODEL,
+    RECOGNISER,
+    read_run,
+    sealed,
+    write_atomically,
+)
 from speechrnn.language import CharacterLMSpec
 from speechrnn.specs import RecogniserSpec
 
@@ -69,8 +76,7 @@ def save(
         "weights": name,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    text = json.dumps(description, indent=1, ensure_ascii=False)
-    write_atomically(folder / MODEL, text.encode())
+    write_atomically(folder / MODEL, sealed(description))
     for old in folder.glob("weights-*.npz"):
         if old.name != name:
             old.unlink()
