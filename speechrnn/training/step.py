@@ -105,6 +105,7 @@ class Learner(ABC, Generic[AnySource]):
             averaged = model.trainable_variables if section.ema_decay else []
             self.average = [tf.Variable(tf.convert_to_tensor(w)) for w in averaged]
         self.layers = self._layers(parts)
+        self.network = tf.function(self._network, jit_compile=True) if section.jit else self._network
         # One graph for every batch size and length.
         number = tf.TensorSpec([], tf.int32)
         self._part = tf.function(self._sums_of_part, input_signature=[number, *signature])
@@ -126,6 +127,9 @@ class Learner(ABC, Generic[AnySource]):
     @abstractmethod
     def score(self, source: AnySource, batches: Iterable[Batch]) -> Score:
         """The model as it is on ``batches``, which ``source.plain`` gave."""
+
+    def _network(self, *inputs: tf.Tensor) -> tf.Tensor:
+        return self.model(*inputs, training=True)
 
     def _layers(self, parts: dict[str, keras.layers.Layer]) -> dict[str, list[int]]:
         """Layer name -> the positions of its weights."""
