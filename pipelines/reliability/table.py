@@ -26,7 +26,7 @@ HEADER = "| promise | command | tried: result | minutes |\n|---|---|---|---:|\n"
 BROKEN = "**broken:** "
 
 _ROW = re.compile(
-    r"^\| (?P<promise>.+) \| `(?P<command>.+)` \| (?P<result>.*) \| (?P<minutes>.*) \|$"
+    r"^\| (?P<promise>.+?) \| `(?P<command>.+)` \| *(?P<result>.*?) *\| *(?P<minutes>[\d.]*) *\|$"
 )
 
 
