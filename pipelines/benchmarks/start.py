@@ -16,6 +16,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -23,14 +24,13 @@ import soundfile
 from speechrnn import recipe
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
-from speechrnn.recipe import Recipe
 
 AUGMENT = {"speed": [0.9, 1.1], "frequency_masks": 2, "time_masks": 2}
 RATE = 16_000
 
 
-def corpus(folder: Path, utterances: int) -> Recipe:
-    """Noise of 1 to 4 s, prepared, as a recipe."""
+def corpus(folder: Path, utterances: int) -> dict[str, Any]:
+    """Noise of 1 to 4 s, prepared; the recipe as plain data."""
     from speechrnn.data.prepare import prepare
 
     rng = np.random.default_rng(0)
@@ -42,16 +42,16 @@ def corpus(folder: Path, utterances: int) -> Recipe:
     manifest.write(folder / "manifest.tsv", listed)
     data = {"manifest": str(folder / "manifest.tsv"), "workers": 1}
     tree = {"name": "start", "output": str(folder / "run"), "data": data, "augment": AUGMENT}
-    loaded = recipe.from_dict(tree)
-    prepare(loaded)
-    return loaded
+    prepare(recipe.from_dict(tree))
+    return tree
 
 
-def starts(loaded: Recipe, count: int) -> list[dict[str, tuple[float, float]]]:
+def starts(tree: dict[str, Any], count: int) -> list[dict[str, tuple[float, float]]]:
     """Of each start in this process: what each part takes, (seconds, processor seconds)."""
     from speechrnn.data.dataset import Batches, recogniser_spec
     from speechrnn.data.index import Index
 
+    loaded = recipe.from_dict(tree)
     found = []
     for _ in range(count):
         clock = _Clock()
@@ -85,11 +85,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        loaded = corpus(Path(folder), options.utterances)
+        tree = corpus(Path(folder), options.utterances)
         spawn = multiprocessing.get_context("spawn")
         for number in range(options.processes):
             with ProcessPoolExecutor(1, spawn) as pool:
-                laps = pool.submit(starts, loaded, 2).result()
+                laps = pool.submit(starts, tree, 2).result()
             for which, each in zip(("first", "second"), laps, strict=True):
                 wall, cpu = (sum(lap[i] for lap in each.values()) for i in (0, 1))
                 parts = ", ".join(f"{name} {lap[0]:.2f}" for name, lap in each.items())
