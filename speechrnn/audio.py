@@ -24,9 +24,7 @@ MAX_CHANNELS = 32
 MAX_SAMPLES_A_SECOND = 1_536_000  # of all channels: 32 at 48 kHz, 2 at 768 kHz
 SILENCE = 1e-4  # half the peak-to-peak range: three 16-bit steps, just above dither (-80 dBFS)
 LOUDEST = 8.0  # 18 dB over full scale: resampling never gets there, integers in a float file do
-
 OVERSHOOT_S = 0.5  # by which a part's end may miss the recording's, as in Kaldi's segments
-
 _BLOCK = 65_536  # frames decoded at a time: 8 MiB at MAX_CHANNELS
 _UNKNOWN_FRAMES = 0x7FFF_F000  # from here on, what a WAV says whose writer could not seek back
 _MP3_SLACK = 2 * 1_152  # frames: encoders count their padding in different ways
@@ -124,10 +122,11 @@ def header(source: Source, name: str | None = None) -> tuple[int, int]:
 def promised_seconds(path: str | os.PathLike[str]) -> float | None:
     """What a recording's header says of its length, for a progress bar; None: nothing to go by."""
     try:
-        found = soundfile.info(path)
-    except (soundfile.SoundFileError, TypeError):
+        with _opened(path, os.fspath(path), None) as file:
+            frames, rate = file.frames, file.samplerate
+    except AudioError:
         return None
-    return found.frames / found.samplerate if 0 < found.frames < _UNKNOWN_FRAMES else None
+    return frames / rate if 0 < frames < _UNKNOWN_FRAMES else None
 
 
 def check(

@@ -203,6 +203,34 @@ def test_a_dataset_that_is_cut_or_damaged_is_refused_by_name(
         recordings.load(replace(found[0], path=copy))
 
 
+def test_any_changed_byte_of_a_record_is_refused_or_gives_bounded_audio(
+    stored: Path, tmp_path: Path
+) -> None:
+    """Nothing but a typed error leaves the walk through a record's structure."""
+    utterance = corpora.read(f"tfds:whistled@{stored}")[0]
+    place = utterance.within
+    with utterance.path.open("rb") as file:
+        file.seek(place.offset)
+        record = file.read(place.size)
+    rng = np.random.default_rng(0)
+    path = tmp_path / "record"
+    outcomes = set()
+    for trial in range(300):
+        changed = bytearray(record)
+        for at in rng.integers(0, 60 if trial % 2 else len(record), 3):
+            changed[at] = rng.integers(256)
+        path.write_bytes(changed)
+        one = replace(utterance, path=path, within=replace(place, offset=0))
+        try:
+            waveform = recordings.load(one, max_seconds=20)
+            assert len(waveform) <= 20 * RATE
+            outcomes.add("audio")
+        except AudioError as error:
+            assert str(path) in str(error)
+            outcomes.add(error.reason)
+    assert {"audio", "unreadable"} <= outcomes
+
+
 @pytest.mark.parametrize(
     ("limit", "reason"), [({"max_seconds": 0.1}, "too_long"), ({"sample_rate": RATE}, None)]
 )

@@ -158,7 +158,7 @@ def _utterances(path: Path, place: Example, text: str, position: int) -> Iterato
             told = {
                 name: _text(fields[name]) for name in (text, *_SPEAKERS, *_IDS) if name in fields
             }
-        except (ValueError, IndexError) as error:
+        except (ValueError, LookupError) as error:
             raise ManifestError(f"{where} is damaged ({error}); prepare it again") from error
         if text not in told:
             raise ManifestError(f"{where} has no {text}; prepare it again")
@@ -264,7 +264,7 @@ def blocks(
         waveform = _waveform(feature, place, max_seconds)
     except FileNotFoundError as error:
         raise AudioError(f"{utterance.path} does not exist; prepare it again", "missing") from error
-    except (OSError, LookupError, ValueError, TypeError, zlib.error) as error:
+    except (OSError, LookupError, ValueError, ArithmeticError, zlib.error) as error:
         raise AudioError(f"{name} is damaged ({error!r}); prepare the dataset again") from error
     yield from audio.decoded_blocks(
         waveform, place.sample_rate, sample_rate, max_seconds, name=name
