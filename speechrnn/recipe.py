@@ -79,6 +79,8 @@ class TrainingSection(Section):
     # is, data.batch_seconds and the learning rate are those of the whole batch.
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"
     join_minutes: Annotated[float, Field(gt=0)] = 15.0  # that workers wait for each other to start
+    # XLA compiles the network (not CTC), anew for every shape of a batch: docs/many_machines.md.
+    jit: bool = False
     accumulate: Annotated[int, Field(gt=0)] = 1  # parts in which a batch is computed, for memory
     show_pairs: Annotated[int, Field(ge=0)] = 3  # reference/hypothesis pairs after an epoch
 

@@ -137,7 +137,7 @@ class Distribution:
                 f"worker {self.worker} of {self.workers} lost another worker, so this training "
                 "ends: its own messages say why it went. Start all workers again with the same "
                 "command; they go on from the last checkpoint. (TensorFlow: "
-                f"{error.message.splitlines()[0]})"
+                f"{_cause(error)})"
             ) from error
 
 
@@ -253,3 +253,9 @@ def _is_lost(error: tf.errors.OpError) -> bool:
     """Whether TensorFlow's error is of the connection between workers, and not of this one."""
     lost = tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError
     return isinstance(error, lost) or "ollective" in error.message
+
+
+def _cause(error: tf.errors.OpError) -> str:
+    """The line of TensorFlow's message that says what happened."""
+    lines = [line for line in error.message.splitlines() if line.strip()]
+    return next((line for line in lines if "aborted by" in line), lines[0] if lines else "")

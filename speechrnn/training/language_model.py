@@ -92,7 +92,10 @@ class LanguageModelLearner(Learner[TextBatches]):
         self, inputs: tf.Tensor, lengths: tf.Tensor, targets: tf.Tensor, training: bool
     ) -> tf.Tensor:
         """(batch,) -ln P of each text and its end."""
-        logits = self.model(inputs, lengths, training=training)
+        if training:
+            logits = self.network(inputs, lengths)[:, : tf.shape(targets)[1]]
+        else:
+            logits = self.model(inputs, lengths, training=False)
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         return tf.reduce_sum(nats * tf.sequence_mask(lengths, tf.shape(nats)[1], tf.float32), 1)
 

@@ -268,7 +268,7 @@ class Trainer:
             step=at.step,
             train_loss=at.loss_sum / max(1, at.losses),
             score=score,
-            learning_rate=float(self.learner.optimizer.learning_rate),
+            learning_rate=float(tf.convert_to_tensor(self.learner.optimizer.learning_rate)),
             rate=rate,
             unit=self.train_set.unit,
             training_seconds=at.seconds,

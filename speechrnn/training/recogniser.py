@@ -119,7 +119,7 @@ class RecogniserLearner(Learner[Batches]):
         return [batch["features"], batch["frames"], batch["labels"]]
 
     def loss(self, features: tf.Tensor, frames: tf.Tensor, labels: tf.Tensor) -> tuple:
-        logits = self.model(features, frames, training=True)
+        logits = self.network(features, frames)
         losses = ctc.loss(logits, output_frames(frames, self.spec.model), labels)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32)
 

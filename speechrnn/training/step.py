@@ -14,6 +14,8 @@ import tensorflow as tf
 from speechrnn.recipe import TrainingSection
 from speechrnn.training.distribution import Distribution
 
+JIT_ROWS, JIT_STEPS = 4, 64  # shapes that XLA compiles for are multiples of these
+
 Batch = dict[str, Any]  # tensors or arrays by name
 
 
@@ -105,6 +107,7 @@ class Learner(ABC, Generic[AnySource]):
             averaged = model.trainable_variables if section.ema_decay else []
             self.average = [tf.Variable(tf.convert_to_tensor(w)) for w in averaged]
         self.layers = self._layers(parts)
+        self._compiled = tf.function(self._network, jit_compile=True)
         # One graph for every batch size and length.
         number = tf.TensorSpec([], tf.int32)
         self._part = tf.function(self._sums_of_part, input_signature=[number, *signature])
@@ -126,6 +129,19 @@ class Learner(ABC, Generic[AnySource]):
     @abstractmethod
     def score(self, source: AnySource, batches: Iterable[Batch]) -> Score:
         """The model as it is on ``batches``, which ``source.plain`` gave."""
+
+    def _network(self, x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        return self.model(x, lengths, training=True)
+
+    def network(self, x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """The model in training, compiled by XLA where the recipe says so: for multiples of rows
+        and of steps, since it compiles anew for every shape. What it gives may have steps more."""
+        if not self.section.jit:
+            return self._network(x, lengths)
+        rows, steps = -tf.shape(x)[0] % JIT_ROWS, -tf.shape(x)[1] % JIT_STEPS
+        x_padded = tf.pad(x, [[0, rows], [0, steps], *([0, 0] for _ in x.shape[2:])])
+        lengths_padded = tf.pad(lengths, [[0, rows]], constant_values=1)
+        return self._compiled(x_padded, lengths_padded)[: tf.shape(x)[0]]
 
     def _layers(self, parts: dict[str, keras.layers.Layer]) -> dict[str, list[int]]:
         """Layer name -> the positions of its weights."""
@@ -274,9 +290,9 @@ class Learner(ABC, Generic[AnySource]):
     def arrays(self) -> dict[str, list[np.ndarray]]:
         """Everything that training changes, dropout's random state included."""
         return {
-            "model": [np.asarray(v) for v in self.model.variables],
-            "optimizer": [np.asarray(v) for v in self.optimizer.variables],
-            "average": [v.numpy() for v in self.average],
+            "model": [tf.convert_to_tensor(v).numpy() for v in self.model.variables],
+            "optimizer": [tf.convert_to_tensor(v).numpy() for v in self.optimizer.variables],
+            "average": [tf.convert_to_tensor(v).numpy() for v in self.average],
         }
 
     def restore(self, arrays: dict[str, list[np.ndarray]]) -> None:
