@@ -65,7 +65,7 @@ class Ramp(Section, Generic[Value]):
         if isinstance(self.start, tuple) and isinstance(self.end, tuple):
             pairs = zip(self.start, self.end, strict=True)
             return tuple(a + share * (b - a) for a, b in pairs)  # type: ignore[return-value]
-        return self.start + share * (self.end - self.start)  # type: ignore[operator, return-value]
+        return self.start + share * (self.end - self.start)
 
     def never_leaves(self, value: Value) -> bool:
         """Whether it is ``value`` in every epoch."""

@@ -4,13 +4,14 @@
     python pipelines/benchmarks/input_pipeline.py --recipe configs/an4_telephone.yaml
     python pipelines/benchmarks/input_pipeline.py --rounds 20 --json rates.json
 
-Everything takes turns in every round, in one process, and the best round of each counts:
+In one process, in turns, of which the best counts; the small things first, as hundreds of megabytes
+of training data and network around them would slow them down:
 
+    log-mel     10 s of noise on one thread: speechrnn's graph, librosa, PyTorch (if installed).
+    changes     each augmentation alone, 10 s of a recording, one thread, processor time.
     pipeline    prepared shards -> batches of augmented features, alone: seconds of audio for a
                 second of processor time (real time per core) and of wall time.
     training    the recipe's training steps on batches at hand, on all cores.
-    log-mel     10 s of noise on one thread: speechrnn's graph, librosa, PyTorch (if installed).
-    changes     each augmentation alone, 10 s of a recording, one thread, processor time.
 
 Processor time is that of all threads of this process, so other processes disturb it little.
 """
@@ -22,7 +23,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ class Rates:
     def __init__(self) -> None:
         self.wall: dict[str, float] = {}
         self.processor: dict[str, float] = {}
+
+    def rounds(self, works: Sequence[tuple[str, Work]], count: int) -> None:
+        """Measure them in turn, ``count`` times; a bar on stderr."""
+        for _ in track(range(count), "measuring", console=Console(stderr=True)):
+            for name, work in works:
+                self.take(name, work)
 
     def take(self, name: str, work: Work) -> None:
         wall, processor = time.perf_counter(), time.process_time()
@@ -191,17 +198,10 @@ def main() -> None:
     rate = index.sample_rate
     speech = np.concatenate([source.waveform(i) for i in range(min(99, len(source.rows)))])
     speech = np.resize(speech, SECONDS * rate)
-    data: list[tuple[str, Work]] = [
-        ("pipeline", pipeline(source)),
-        ("training", training(loaded, source)),
-    ]
-    small = [*log_mels(loaded.features), *changes(speech, rate)]
     rates = Rates()
-    for _ in track(range(arguments.rounds), "measuring", console=Console(stderr=True)):
-        for name, work in data:
-            rates.take(name, work)
-        for name, work in small * 5:
-            rates.take(name, work)
+    rates.rounds([*log_mels(loaded.features), *changes(speech, rate)], 5 * arguments.rounds)
+    works = [("pipeline", pipeline(source)), ("training", training(loaded, source))]
+    rates.rounds(works, arguments.rounds)
     show(rates)
     if arguments.json:
         arguments.json.write_text(json.dumps(vars(rates), indent=1))
