@@ -33,10 +33,13 @@ EXTRAS = {
         "jiwer>=4.0,<5",
         "pydantic>=2.10,<3",
         "pyyaml>=6.0,<7",
+        "threadpoolctl>=3.5,<4",  # NumPy's threads, while preparing
+        "google-crc32c>=1.7,<2",  # TFRecord's checksum, in processes without TensorFlow
         "matplotlib>=3.9,<4",  # plots of the report, pictures of features (librosa.display)
     ],
     "decode": ["flashlight-text>=0.0.7,<0.1"],  # beam search; KenLM is inside
     "tune": ["flashlight-text>=0.0.7,<0.1", "optuna>=4.6,<6", "jiwer>=4.0,<5"],
+    "beam": ["apache-beam>=2.77,<3"],  # prepare on a cluster
     "tfds": [
         "tensorflow-datasets>=4.9.10,<5",
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not declare it
@@ -51,6 +54,7 @@ EXTRAS = {
         "hypothesis>=6.100,<7",
         "ruff>=0.15,<0.18",
         "mypy>=1.15,<3",
+        "dill>=0.3.8,<0.5",  # tfds.testing imports it and does not declare it
         "types-PyYAML>=6.0,<7",
         "kaldialign>=0.12,<0.13",  # another bootstrap of error rates, to compare with
         "playwright>=1.50,<2",  # drives the system's Chromium; brings none of its own

@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from speechrnn.corpora import manifest
+from speechrnn import corpora
 from speechrnn.data.prepare import prepare
 from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.evaluation.transcripts import given
 from speechrnn.export.savedmodel import export_savedmodel
 from speechrnn.export.tflite import export_tflite
 from speechrnn.recipe import Recipe
@@ -57,7 +58,7 @@ def score(recipe: Recipe, forms: dict[str, Path], split: str, show: int = 3) -> 
     Returns the summary, which ``write_summary`` saves.
     """
     console.rule(f"4. Score on the {split} split")
-    listed = manifest.read(recipe.data.manifest, recipe.data.dev_fraction)
+    listed = corpora.read(recipe.data.manifest, recipe.data.dev_fraction)
     utterances = [u for u in listed if u.split == split]
     results = {name: evaluate(open_model(path), utterances) for name, path in forms.items()}
     for name, result in results.items():
@@ -69,8 +70,8 @@ def score(recipe: Recipe, forms: dict[str, Path], split: str, show: int = 3) -> 
     console.rule(f"5. Transcribe {show} clips with {forms['int8']}")
     device = open_model(forms["int8"])
     for utterance in utterances[:: max(1, len(utterances) // show)][:show]:
-        console.print(f"{utterance.path.name}\n  said   {utterance.text}")
-        console.print(f"  heard  {device.transcribe(utterance.path).text}")
+        console.print(f"{utterance.utterance_id}\n  said   {utterance.text}")
+        console.print(f"  heard  {device.transcribe(given(utterance, device)).text}")
     int8 = results["int8"].rates
     summary = {
         "name": recipe.name,

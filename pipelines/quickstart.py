@@ -40,7 +40,7 @@ def speak(loaded: Recipe, console: Console) -> None:
         task = bar.add_task("speaking", total=None)
         synthesise(
             phrases(loaded.seed),
-            loaded.data.manifest.parent,
+            Path(loaded.data.manifest).parent,
             per_phrase=1,
             seed=loaded.seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),

@@ -7,49 +7,76 @@ truncated WAV without a word, and a damaged header may promise any rate or chann
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import soundfile
 import soxr
 
+from speechrnn import containers
+from speechrnn.containers import Source
 from speechrnn.errors import AudioError
 
 MIN_SAMPLE_RATE = 4_000  # Hz: below, hardly the first formant is left
 MAX_SAMPLE_RATE = 768_000  # Hz: the fastest converters sold
 MAX_CHANNELS = 32
+MAX_SAMPLES_A_SECOND = 1_536_000  # of all channels: 32 at 48 kHz, 2 at 768 kHz
 SILENCE = 1e-4  # half the peak-to-peak range: three 16-bit steps, just above dither (-80 dBFS)
 LOUDEST = 8.0  # 18 dB over full scale: resampling never gets there, integers in a float file do
 
+OVERSHOOT_S = 0.5  # by which a part's end may miss the recording's, as in Kaldi's segments
+
 _BLOCK = 65_536  # frames decoded at a time: 8 MiB at MAX_CHANNELS
-_UNKNOWN_SIZE = 0x7FFF_F000  # from here on, what sox and ffmpeg write when they cannot seek back
-_MAX_CHUNKS = 1_000
+_UNKNOWN_FRAMES = 0x7FFF_F000  # from here on, what a WAV says whose writer could not seek back
 _MP3_SLACK = 2 * 1_152  # frames: encoders count their padding in different ways
-_CHUNKED = {b"RIFF": ("<I", b"data"), b"FORM": (">I", b"SSND")}  # WAV and AIFF
 
 
 def load(
-    path: str | os.PathLike[str], sample_rate: int = 16_000, max_seconds: float | None = None
+    source: Source,
+    sample_rate: int = 16_000,
+    max_seconds: float | None = None,
+    *,
+    name: str | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
 ) -> np.ndarray:
-    """Any file soundfile reads -> (samples,) float32 mono at ``sample_rate``, full scale 1.
+    """WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU or SPHERE -> (samples,) float32 mono at
+    ``sample_rate``, full scale 1.
 
     Channels are averaged; resampling is soxr's HQ. Decoding stops at ``max_seconds``, so an
     hour of silence in a small FLAC costs no more than that.
+
+    Args:
+        source: a path, a file's bytes, or a binary file that can be sought in.
+        name: what messages call it; default: the path.
+        start_s: read from here on.
+        end_s: read to here; default: all. May lie ``OVERSHOOT_S`` behind the recording's end.
 
     Raises:
         AudioError: with ``reason`` missing, empty, unreadable, truncated, non_finite, too_long,
             sample_rate or channels.
     """
-    waveform = np.concatenate(list(blocks(path, sample_rate, max_seconds)))
-    _require_finite(waveform, str(path))
+    name = name or _named(source)
+    pieces = blocks(source, sample_rate, max_seconds, name=name, start_s=start_s, end_s=end_s)
+    return joined(pieces, name)
+
+
+def joined(pieces: Iterable[np.ndarray], name: str) -> np.ndarray:
+    """What ``blocks`` gives, as one waveform; finite, which resampling may have changed."""
+    waveform = np.concatenate(list(pieces))
+    _require_finite(waveform, name)
     return waveform
 
 
 def blocks(
-    path: str | os.PathLike[str], sample_rate: int = 16_000, max_seconds: float | None = None
+    source: Source,
+    sample_rate: int = 16_000,
+    max_seconds: float | None = None,
+    *,
+    name: str | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
 ) -> Iterator[np.ndarray]:
     """``load`` in pieces of any length, empty ones too, decoded as they are asked for: a file of
     hours takes no more memory than one of seconds.
@@ -58,18 +85,40 @@ def blocks(
         AudioError: as ``load`` does, with the first piece that is asked for; truncated and
             non_finite only when that place is reached.
     """
-    path = Path(path)
-    _require_recording(path)
-    try:
-        with soundfile.SoundFile(path) as file:
-            _check_header(file, path)
-            yield from _resampled(_mono_blocks(file, path, max_seconds), file, sample_rate)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw
-        if "SF_INFO struct incomplete" in str(error):  # libsndfile's words for a rate of 0
-            raise AudioError(f"{path} says 0 Hz; correct its header", "sample_rate") from error
-        raise AudioError(
-            f"{path} is no recording that can be read ({error}); give WAV, FLAC, Ogg, Opus or MP3"
-        ) from error
+    name = name or _named(source)
+    whole = start_s == 0 and end_s is None  # of a part, the file's length says nothing
+    with _opened(source, name, max_seconds if whole else None) as file:
+        start = round(start_s * file.samplerate)
+        end = None if end_s is None else round(end_s * file.samplerate)
+        pieces = _mono_blocks(file, name, max_seconds, start, end)
+        yield from _resampled(pieces, file.samplerate, sample_rate)
+
+
+def decoded_blocks(
+    samples: np.ndarray, rate: int, sample_rate: int, max_seconds: float | None, *, name: str
+) -> Iterator[np.ndarray]:
+    """``blocks`` of a recording that is decoded already: (samples,) float32 at ``rate``.
+
+    Raises:
+        AudioError: with ``reason`` empty, non_finite, too_long or sample_rate.
+    """
+    _check_rate(rate, 1, name)
+    if len(samples) == 0:
+        raise AudioError(f"{name} holds no samples; record it again", "empty")
+    if max_seconds is not None and len(samples) > max_seconds * rate:
+        raise _too_long(name, max_seconds)
+    _require_finite(samples, name)
+    yield from _resampled(iter([samples]), rate, sample_rate)
+
+
+def header(source: Source, name: str | None = None) -> tuple[int, int]:
+    """The sample rate in Hz and the channels that a recording's header says.
+
+    Raises:
+        AudioError: as ``load`` does.
+    """
+    with _opened(source, name or _named(source), None) as file:
+        return file.samplerate, file.channels
 
 
 def promised_seconds(path: str | os.PathLike[str]) -> float | None:
@@ -78,7 +127,7 @@ def promised_seconds(path: str | os.PathLike[str]) -> float | None:
         found = soundfile.info(path)
     except (soundfile.SoundFileError, TypeError):
         return None
-    return found.frames / found.samplerate if 0 < found.frames < _UNKNOWN_SIZE else None
+    return found.frames / found.samplerate if 0 < found.frames < _UNKNOWN_FRAMES else None
 
 
 def check(
@@ -141,109 +190,97 @@ def from_pcm16(pcm: np.ndarray) -> np.ndarray:
     return pcm.astype(np.float32) / np.float32(32_768)
 
 
-def _require_recording(path: Path) -> None:
-    """Refuse what libsndfile would misreport: no file, a folder, a pipe, nothing, half a file."""
-    if not os.path.exists(path):  # Path.exists raises where a folder may not be searched
-        raise AudioError(f"{path} does not exist; correct the path", "missing")
-    if not os.path.isfile(path):
-        raise AudioError(f"{path} is a folder or a device; name a recording", "unreadable")
-    try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size == 0:
-                raise AudioError(f"{path} is an empty file; record or copy it again", "empty")
-            promised = _promised_size(stream, size)
-    except OSError as error:
-        raise AudioError(f"{path} cannot be opened: {error.strerror}") from error
-    if promised > size:
-        raise _truncated(path, f"{size} of at least {promised} bytes")
+@contextmanager
+def _opened(source: Source, name: str, max_seconds: float | None) -> Iterator[soundfile.SoundFile]:
+    """The decoder of a recording whose format and promised length are checked."""
+    with containers.opened(source, name) as file:
+        containers.check(file, name, max_seconds)
+        # By its path where it has one: libsndfile then reads it without asking Python.
+        given = os.fspath(source) if isinstance(source, str | os.PathLike) else file
+        try:
+            decoder = soundfile.SoundFile(given)
+        except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw
+            if "SF_INFO struct incomplete" in str(error):  # libsndfile's words for a rate of 0
+                raise AudioError(f"{name} says 0 Hz; correct its header", "sample_rate") from error
+            raise AudioError(
+                f"{name} is no recording that can be read ({error}); give WAV, FLAC, Ogg, Opus "
+                "or MP3"
+            ) from error
+        with decoder:
+            if decoder.format not in containers.FORMATS:
+                raise AudioError(f"{name} is {decoder.format}; convert it to WAV or FLAC")
+            _check_rate(decoder.samplerate, decoder.channels, name)
+            yield decoder
 
 
-def _promised_size(stream: BinaryIO, size: int) -> int:
-    """Bytes that the container says the file has up to the end of its audio; 0: it does not say.
-
-    Only for the containers that libsndfile loads silently when they are cut.
-    """
-    magic = stream.read(12)[:4]
-    if magic in _CHUNKED:
-        return _promised_by_chunk(stream, *_CHUNKED[magic])
-    if magic == b"OggS":
-        return _promised_by_last_page(stream, size)
-    return 0
+def _named(source: Source) -> str:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else "the recording"
 
 
-def _promised_by_chunk(stream: BinaryIO, size_format: str, audio_chunk: bytes) -> int:
-    for _ in range(_MAX_CHUNKS):
-        header = stream.read(8)
-        if len(header) < 8:
-            break
-        (size,) = struct.unpack(size_format, header[4:])
-        if header[:4] == audio_chunk:
-            return stream.tell() + size if 0 < size < _UNKNOWN_SIZE else 0
-        stream.seek(size + size % 2, os.SEEK_CUR)  # chunks are padded to even sizes
-    return 0
-
-
-def _promised_by_last_page(stream: BinaryIO, size: int) -> int:
-    """An Ogg page (RFC 3533): a 27-byte header, its count of segments last; sizes; segments."""
-    start = max(0, size - 2 * 65_536)  # a page is shorter than 64 KiB
-    stream.seek(start)
-    tail = stream.read()
-    page = tail.rfind(b"OggS")
-    if page < 0 or len(tail) < page + 27:
-        return 0
-    sizes = tail[page + 27 : page + 27 + tail[page + 26]]
-    return start + page + 27 + tail[page + 26] + sum(sizes)
-
-
-def _check_header(file: soundfile.SoundFile, path: Path) -> None:
-    rate, channels = file.samplerate, file.channels
+def _check_rate(rate: int, channels: int, name: str) -> None:
     if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
         raise AudioError(
-            f"{path} says {rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz are accepted. "
+            f"{name} says {rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz are accepted. "
             "Correct its header or convert it",
             "sample_rate",
         )
-    if channels > MAX_CHANNELS:
+    if channels > MAX_CHANNELS or channels * rate > MAX_SAMPLES_A_SECOND:
         raise AudioError(
-            f"{path} says {channels} channels; at most {MAX_CHANNELS} are accepted. "
-            "Correct its header or mix it down",
+            f"{name} says {channels} channels at {rate} Hz; at most {MAX_CHANNELS} and together "
+            f"{MAX_SAMPLES_A_SECOND} samples a second are accepted. Correct its header or mix it "
+            "down",
             "channels",
         )
 
 
 def _mono_blocks(
-    file: soundfile.SoundFile, path: Path, max_seconds: float | None
+    file: soundfile.SoundFile, name: str, max_seconds: float | None, start: int, end: int | None
 ) -> Iterator[np.ndarray]:
     """(frames,) float32 blocks at the file's own rate; at least one frame in all."""
     decoded = 0
-    while True:
-        try:
-            block = file.read(_BLOCK, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise _truncated(path, f"decoding stopped after {decoded} frames: {error}") from error
-        if len(block) == 0:
-            break
+    for block in _decoded(file, name, start, end):
         decoded += len(block)
         if max_seconds is not None and decoded > max_seconds * file.samplerate:
-            raise _too_long(str(path), max_seconds)
+            raise _too_long(name, max_seconds)
         mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
-        _require_finite(mono, str(path))
+        _require_finite(mono, name)
         yield mono
     slack = _MP3_SLACK if file.format == "MP3" else 0
-    if decoded + slack < file.frames:
-        raise _truncated(path, f"{decoded} of {file.frames} frames")
+    if end is not None:
+        slack = round(OVERSHOOT_S * file.samplerate)
+    promised = (file.frames if end is None else end) - start
+    if decoded + slack < promised:
+        raise _truncated(name, f"{decoded} of {promised} frames")
     if decoded == 0:
-        raise AudioError(f"{path} holds no samples; record it again", "empty")
+        raise AudioError(f"{name} holds no samples; record it again", "empty")
 
 
-def _resampled(
-    blocks: Iterator[np.ndarray], file: soundfile.SoundFile, sample_rate: int
+def _decoded(
+    file: soundfile.SoundFile, name: str, start: int, end: int | None
 ) -> Iterator[np.ndarray]:
-    if file.samplerate == sample_rate:
+    """(frames, channels) float32 blocks of the frames from ``start`` to before ``end``."""
+    at = 0
+    try:
+        if 0 < start < file.frames and file.seekable() and file.format != "MP3":
+            at = file.seek(start)  # of an MP3 it would be inexact
+        while end is None or at < end:
+            most = _BLOCK if end is None else min(_BLOCK, end - at)
+            block = file.read(most, dtype="float32", always_2d=True)
+            if len(block) == 0:
+                return
+            wanted = block[max(0, start - at) :]
+            at += len(block)
+            if len(wanted):
+                yield wanted
+    except soundfile.SoundFileError as error:
+        raise _truncated(name, f"decoding stopped after {at} frames: {error}") from error
+
+
+def _resampled(blocks: Iterator[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+    if rate == sample_rate:
         yield from blocks
         return
-    stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
+    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -254,8 +291,8 @@ def _require_finite(waveform: np.ndarray, name: str) -> None:
         raise AudioError(f"{name} holds NaN or infinite samples; convert it again", "non_finite")
 
 
-def _truncated(path: Path, found: str) -> AudioError:
-    return AudioError(f"{path} is truncated or damaged ({found}); copy it again", "truncated")
+def _truncated(name: str, found: str) -> AudioError:
+    return AudioError(f"{name} is truncated or damaged ({found}); copy it again", "truncated")
 
 
 def _too_long(name: str, max_seconds: float) -> AudioError:

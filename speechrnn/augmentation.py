@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 try:
@@ -38,16 +39,59 @@ class BandSection(Sometimes):
         return self
 
 
-class AugmentSection(Section):
-    """Changes to the training audio, drawn anew for each utterance in each epoch.
+class NoiseSection(Sometimes):
+    """Recordings of noise under the speech."""
 
-    Ranges are of uniform draws. Any number with a decimal point may be a ramp.
+    folder: Path  # of recordings; folders in it too
+    snr_db: Ramp[Range] = constant([5.0, 30.0])  # speech, its pauses left out, over noise
+
+    @model_validator(mode="after")
+    def _audible(self) -> Any:
+        require(self, "snr_db", -20, 100)
+        return self
+
+
+class BabbleSection(Sometimes):
+    """Other utterances of the training split under the speech; labels stay those of the first."""
+
+    snr_db: Ramp[Range] = constant([5.0, 20.0])  # over each voice
+    voices: Annotated[int, Field(gt=0, le=16)] = 1
+
+    @model_validator(mode="after")
+    def _audible(self) -> Any:
+        require(self, "snr_db", -20, 100)
+        return self
+
+
+class RoomSection(Sometimes):
+    """Reverberation, by simulated rooms or by recorded impulse responses."""
+
+    folder: Path | None = None  # of impulse responses; without one rooms are simulated
+    rt60_s: Ramp[Range] = constant([0.1, 0.6])  # of simulated ones: until 60 dB are gone
+    direct_db: Ramp[Range] = constant([0.0, 12.0])  # direct sound over all reflections
+
+    @model_validator(mode="after")
+    def _is_a_room(self) -> Any:
+        require(self, "rt60_s", 0.01, 5)
+        require(self, "direct_db", -20, 60)
+        return self
+
+
+class AugmentSection(Section):
+    """Changes to the training audio, drawn anew for each utterance in each epoch, in this order.
+
+    Ranges are of uniform draws. Ranges, and numbers with a decimal point, may be ramps.
     """
 
     speed: Ramp[Range] = constant([1.0, 1.0])  # playback rate; pitch moves with it
+    tempo: Ramp[Range] = constant([1.0, 1.0])  # rate of speech; pitch stays
+    pitch_cents: Ramp[Range] = constant([0.0, 0.0])  # length stays; 100 are a semitone
+    room: RoomSection | None = None
+    babble: BabbleSection | None = None
+    noise: NoiseSection | None = None
     gain_db: Ramp[Range] = constant([0.0, 0.0])
     band: BandSection | None = None
-    telephone: Sometimes | None = None  # 8 kHz and G.711's mu-law, behind the band
+    telephone: Sometimes | None = None  # 8 kHz and G.711's mu-law
     frequency_masks: Annotated[int, Field(ge=0)] = 0
     frequency_mask_width: Ramp[float] = constant(15.0)  # feature dimensions at most
     time_masks: Annotated[int, Field(ge=0)] = 0
@@ -57,6 +101,8 @@ class AugmentSection(Section):
     @model_validator(mode="after")
     def _within_limits(self) -> AugmentSection:
         require(self, "speed", 0.5, 2)
+        require(self, "tempo", 0.5, 2)
+        require(self, "pitch_cents", -1200, 1200)
         require(self, "gain_db", -60, 60)
         require(self, "frequency_mask_width", 0, 1e4)
         require(self, "time_mask_ms", 0, 1e5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from speechrnn.errors import MachineRefused, ModelError
 MODEL = "model.json"  # of a run directory
 _SEAL = "seal"  # of model.json: its own checksum
 RECOGNISER, LANGUAGE_MODEL = "recogniser", "language model"  # what a run may have trained
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -65,6 +68,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that ``path`` stands for, waiting for whoever has it; its end, a kill too,
+    frees it. Where a file system has no locks this does nothing."""
+    import fcntl  # not on Windows, where models are read and nothing is prepared
+
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
 
 
 def sha256_of(path: Path) -> str:

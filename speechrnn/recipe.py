@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 try:
     import yaml
-    from pydantic import Field, ValidationError, model_validator
+    from pydantic import BeforeValidator, Field, ValidationError, model_validator
 except ImportError as error:  # the device side has no recipes
     from speechrnn.errors import MissingExtra
 
@@ -31,10 +31,18 @@ from speechrnn.section import Fraction, Section
 from speechrnn.specs import FeatureSpec, ModelSpec, TextRules
 
 
+def _corpus(named: object) -> object:
+    return named if isinstance(named, str) and named.startswith("tfds:") else Path(str(named))
+
+
+# A path, or a TensorFlow dataset by its name, which as a path would lose slashes.
+Corpus = Annotated[Path | str, BeforeValidator(_corpus)]
+
+
 class DataSection(Section):
     """Which recordings, and how they are prepared and batched."""
 
-    manifest: Path
+    manifest: Corpus  # see docs/corpora.md
     prepared: Path | None = None  # the shards' folder; default: OUTPUT/prepared
     alphabet: str | None = None  # every symbol, in order; default: derived from the training split
     dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of a manifest that names no splits
@@ -67,6 +75,13 @@ class TrainingSection(Section):
     # docs/exact_training.md.
     determinism: bool = False
     threads: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
+    # auto: the workers of TF_CONFIG, else all GPUs of this machine, else one device. Whatever it
+    # is, data.batch_seconds and the learning rate are those of the whole batch.
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"
+    join_minutes: Annotated[float, Field(gt=0)] = 15.0  # that workers wait for each other to start
+    # XLA compiles the network (not CTC), anew for every shape of a batch: docs/many_machines.md.
+    jit: bool = False
+    accumulate: Annotated[int, Field(gt=0)] = 1  # parts in which a batch is computed, for memory
     show_pairs: Annotated[int, Field(ge=0)] = 3  # reference/hypothesis pairs after an epoch
 
 
@@ -108,7 +123,7 @@ class Recipe(Run):
 class TextsSection(Section):
     """Which texts a language model learns from: a manifest's transcripts, plain text, or both."""
 
-    manifest: Path | None = None
+    manifest: Corpus | None = None
     train_texts: tuple[Path, ...] = ()  # UTF-8, a text a line
     dev_texts: tuple[Path, ...] = ()
     alphabet: str | None = None  # every symbol, in order; default: derived from the training texts

@@ -13,8 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "speechrnn"
 STAGES = [
     "errors", "arrays", "files", "specs", "language", "section", "augmentation", "recipe", "text",
-    "audio", "corpora", "features", "data", "layers", "model", "ctc", "decoding", "evaluation",
-    "training", "runtime", "export", "cli", "__main__",
+    "containers", "audio", "corpora", "features", "data", "layers", "model", "ctc", "decoding",
+    "evaluation", "training", "runtime", "export", "cli", "__main__",
 ]  # fmt: skip
 WITHOUT_TENSORFLOW = [
     "errors",
@@ -23,6 +23,7 @@ WITHOUT_TENSORFLOW = [
     "specs",
     "language",
     "text",
+    "containers",
     "audio",
     "corpora",
     "decoding",

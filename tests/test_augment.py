@@ -5,23 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from augmented import RATE, augmenter, spectrum_db, tone
+from augmented import EVERYTHING, RATE, SPEC, Choir, augmenter, noise_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from speechrnn.data.augment import masks
-from speechrnn.data.augment.time_scale import change_speed
-from speechrnn.specs import FeatureSpec
+from speechrnn.features import graph
+from speechrnn.specs import FeatureSpec, Statistics
 
-EVERYTHING = {
-    "speed": [0.9, 1.2],
-    "gain_db": [-6, 3],
-    "band": {"probability": 0.7},
-    "telephone": {"probability": 0.7},
-    "frequency_masks": 2,
-    "frequency_mask_width": 9,
-    "time_masks": 3,
-    "time_mask_ms": 120,
-    "time_mask_fraction": 0.15,
-}
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """everything(seed=1, **changes): all that there is, with changes to its sections."""
+    folder = tmp_path_factory.mktemp("everything")
+    noisy = {"noise": {"folder": str(noise_folder(folder / "noise")), "probability": 0.7}}
+
+    def of(seed=1, **changes):
+        return augmenter(EVERYTHING | noisy | changes, seed, Choir(), folder / "cache")
+
+    return of
 
 
 @pytest.fixture
@@ -42,9 +44,9 @@ def batch_of(augment, waveforms, keys, epoch=3):
     return augment.batch(padded, samples, keys, need, np.array(epoch, np.int32))
 
 
-def test_an_utterance_is_changed_alike_whatever_stands_beside_it(speech):
+def test_an_utterance_is_changed_alike_whatever_stands_beside_it(speech, everything):
     """Not its batch-mates, their order, the padding, nor another process decide."""
-    augment, again = augmenter(EVERYTHING), augmenter(EVERYTHING)
+    augment, again = everything(), everything()
     waveforms, keys = [speech, speech[:9000], speech[::-1]], [7, 1234567, 99]
     together = batch_of(augment, waveforms, keys)
     backwards = [part[::-1] for part in batch_of(again, waveforms[::-1], keys[::-1])]
@@ -60,27 +62,76 @@ def test_an_utterance_is_changed_alike_whatever_stands_beside_it(speech):
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"epoch": 4}, {"key": 8}])
-def test_seed_epoch_and_utterance_each_change_every_draw(speech, other):
-    section = EVERYTHING | {"band": {"probability": 1}, "telephone": {"probability": 1}}
+def test_seed_epoch_and_utterance_each_change_every_draw(speech, everything, other):
+    certain = {
+        name: value | {"probability": 1}
+        for name, value in everything().section.model_dump(mode="json").items()
+        if isinstance(value, dict) and "probability" in value
+    }
 
     def drawn(seed=1, epoch=3, key=7):
-        return augmenter(section, seed).utterance(speech, epoch, key)[1]
+        found = everything(seed, **certain).utterance(speech, epoch, key)[1]
+        assert found.pop("telephone") == "8 kHz, mu-law"
+        return found
 
     first, second = drawn(), drawn(**other)
-    assert first.keys() == second.keys() == {"speed", "gain_db", "band", "telephone"}
-    for name in ("speed", "gain_db", "band"):
+    names = {"speed", "tempo", "pitch_cents", "room", "babble", "noise", "gain_db", "band"}
+    assert first.keys() == second.keys() == names
+    for name in names:
         assert first[name] != second[name]
 
 
-def test_what_else_is_switched_on_changes_no_draw(speech):
-    alone = augmenter({"band": EVERYTHING["band"]})
-    among = augmenter(EVERYTHING)
+def test_what_else_is_switched_on_changes_no_draw(speech, everything):
+    alone, among = augmenter({"band": EVERYTHING["band"]}), everything()
     found = [
         [each.utterance(speech, epoch, 7)[1].get("band") for epoch in range(20)]
         for each in (alone, among)
     ]
     assert found[0] == found[1]
     assert 0 < found[0].count(None) < 20
+
+
+def test_labels_keep_the_frames_that_they_need(speech, everything):
+    """Whatever speed and tempo draw together."""
+    augment = everything(speed=[1.3, 1.8], tempo=[0.8, 1.8])
+    full = SPEC.output_frames(len(speech))
+    for need in range(full - 15, full + 1):
+        found = [
+            SPEC.output_frames(len(augment.utterance(speech, 0, key, need)[0])) for key in range(20)
+        ]
+        assert min(found) >= need
+    unbound = [SPEC.output_frames(len(augment.utterance(speech, 0, k)[0])) for k in range(20)]
+    assert min(unbound) < full - 15
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=40)
+@given(
+    kind=st.sampled_from(["silence", "full scale", "constant", "noise", "click", "subnormal"]),
+    samples=st.sampled_from([1, 2, 3, 79, 400, 401, 5000, 16001]),
+    level=st.sampled_from([1e-30, 1e-4, 0.5, 1.0, 8.0]),
+    epoch=st.integers(0, 3),
+)
+def test_features_of_finite_audio_are_finite(everything, kind, samples, level, epoch):
+    time = np.arange(samples)
+    wave = {
+        "silence": 0.0 * time,
+        "full scale": np.where(time % 9 < 4, 1.0, -1.0),
+        "constant": 1.0 + 0.0 * time,
+        "noise": np.random.default_rng(samples).normal(0, 0.3, samples),
+        "click": np.where(time == samples // 2, 1.0, 0.0),
+        "subnormal": 1e-42 * np.cos(time),
+    }[kind]
+    wave = (level * wave).astype(np.float32)
+    padded, lengths, *spans = batch_of(everything(), [wave, wave[::-1]], [7, 8], epoch)
+    assert padded.dtype == np.float32 and np.isfinite(padded).all()
+    spec = SPEC.features
+    frames = graph.frame_counts(tf.constant(lengths), spec)
+    found = graph.features(tf.constant(padded), spec)
+    for statistics in (None, Statistics((0.0,) * 80, (1.0,) * 80)):
+        normalised = graph.normalise(found, frames, statistics)
+        masked = masks.apply(normalised, *map(tf.constant, spans))
+        assert np.isfinite(masked.numpy()).all()
 
 
 def test_draws_stay_in_their_ranges_and_fill_them(speech):
@@ -155,23 +206,3 @@ def test_masks_of_no_width_leave_the_features_alone(bands, stretches):
     features = tf.random.stateless_normal([3, 198, 80], [1, 2])
     masked = masks.apply(features, *(tf.constant(np.stack(spans)) for spans in found))
     np.testing.assert_array_equal(masked, features)
-
-
-# Speed
-
-
-@pytest.mark.parametrize("rate", [0.5, 0.85, 1.0, 1.1, 2.0])
-@pytest.mark.parametrize("hertz", [300, 3000])
-def test_speed_scales_length_and_pitch_and_keeps_the_level(rate, hertz):
-    wave = tone(hertz)
-    changed = change_speed(wave, rate)
-    assert len(changed) == int(len(wave) / rate)
-    expected = tone(hertz * rate, len(changed))
-    inner = slice(1000, -1000)  # what resamples has neighbours of silence at the ends
-    np.testing.assert_allclose(changed[inner], expected[inner], atol=2e-4)  # 16-bit noise is 3e-5
-
-
-def test_a_faster_tone_that_no_frequency_is_left_for_does_not_fold_back():
-    changed = change_speed(tone(7500), 1.2)  # to 9 kHz, of which 7 kHz would remain
-    assert np.abs(changed[1000:-1000]).max() < 0.5 * 1e-4  # 80 dB below
-    assert spectrum_db(tone(7500), 7500) > -1

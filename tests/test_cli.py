@@ -620,6 +620,14 @@ def test_a_device_file_is_transcribed_without_the_training_side(model, clear):
     assert (done.returncode, done.stdout) == (0, f"{clear.text}\n"), done.stderr
 
 
+def test_preparing_on_beam_without_it_names_the_extra(tmp_path, whistles):
+    done = without(
+        ["apache_beam"], "prepare", write_recipe(tmp_path, whistles), "--runner", "FnApiRunner"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'pip install "speechrnn[beam]"' in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "package", "extra"),
     [("synth", "espeakng_loader", "synth"), ("record", "sounddevice", "microphone")],
@@ -649,13 +657,13 @@ def test_an_output_that_cannot_be_written_is_named(speechrnn, trained, whistles,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_said_plainly(speechrnn, whistles, tmp_path):
-    shard = tmp_path / "run" / "prepared" / "train-00000.tfrecord.partial"
-    shard.parent.mkdir(parents=True)
+def test_a_full_disk_is_said_plainly(speechrnn, whistles, tmp_path, monkeypatch):
+    shard = tmp_path / ".full.partial"
     shard.symlink_to("/dev/full")
+    monkeypatch.setattr("speechrnn.data.shards._partial", lambda path: shard)
     code, out, err = speechrnn("prepare", write_recipe(tmp_path, whistles))
     assert (code, out) == (1, "")
-    assert "No space left on device" in err and "Traceback" not in err
+    assert "No space left on device" in err and "prepare again" in err and "Traceback" not in err
 
 
 def raising(monkeypatch, error):
@@ -742,3 +750,22 @@ def test_help_loads_nothing_heavy(command):
     )
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert "Examples:" in done.stdout or not command
+
+
+def test_info_shows_a_prepared_corpus_and_its_utterances(trained, speechrnn):
+    code, out, _ = speechrnn("info", trained / "prepared", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["kind"] == "prepared corpus"
+    assert facts["split dev"].startswith("12 utterances, 3 speakers, 0.0")
+    assert facts["alphabet"] == " abcd" and facts["rejected"] == {}
+    assert facts["size_bytes"] == sum(
+        path.stat().st_size for path in (trained / "prepared").glob("*.tfrecord")
+    )
+    code, out, _ = speechrnn("info", trained / "prepared", "--rows")
+    header, *lines = (line.split("\t") for line in out.splitlines())
+    found = [dict(zip(header, line, strict=True)) for line in lines]
+    assert code == 0 and len(found) == 72
+    assert found[0]["utterance_id"] == "u000" and found[0]["split"] == "train"
+    for each in found:
+        assert float(each["duration_s"]) == pytest.approx(int(each["samples"]) / 16_000, abs=1e-3)
+    assert speechrnn("info", trained, "--rows")[0] == 3

@@ -134,7 +134,7 @@ def test_capitals_everywhere_are_a_habit(clean):
 
 
 def test_a_wrong_duration_in_the_manifest_is_found(clean, tmp_path):
-    told = [replace(u, duration_s=measure(u.path).duration_s) for u in clean]
+    told = [replace(u, duration_s=measure(u).duration_s) for u in clean]
     assert examined(told).findings == ()
     assert found(examined(planted(told, tmp_path, 7, duration_s=9.0))) == {
         "wrong_duration": ["u07"]
@@ -253,14 +253,13 @@ def test_a_model_that_knows_nothing_of_a_corpus_accuses_only_what_stands_out():
 
 
 def test_the_number_of_processes_changes_nothing(clean):
-    paths = [u.path for u in clean]
-    assert measure_all(paths, workers=2) == measure_all(paths, workers=1)
+    assert measure_all(clean, workers=2) == measure_all(clean, workers=1)
 
 
 def test_levels_are_those_of_a_tone(tmp_path):
     path = tmp_path / "tone.wav"
     soundfile.write(path, tone(level=0.5) + 0.01, RATE, subtype="FLOAT")
-    measured = measure(path)
+    measured = measure(Utterance("u", path, "", ""))
     # A sine's mean square is half its amplitude's square; the offset is no part of the level.
     assert measured.rms_dbfs == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01)
     assert measured.peak == pytest.approx(0.51, abs=1e-3)
@@ -272,7 +271,7 @@ def test_a_recording_longer_than_a_block_is_measured_as_a_whole(tmp_path):
     path = tmp_path / "long.flac"
     wave = np.concatenate([tone(6.0), np.zeros(6 * RATE, np.float32)])
     soundfile.write(path, wave, RATE)
-    measured = measure(path)
+    measured = measure(Utterance("u", path, "", ""))
     assert measured.duration_s == 12
     assert measured.pauses == pytest.approx(0.5, abs=0.01)
     power = np.mean(np.square(wave))
@@ -280,7 +279,7 @@ def test_a_recording_longer_than_a_block_is_measured_as_a_whole(tmp_path):
 
 
 def test_of_a_folder_it_says_that_it_is_one(tmp_path):
-    assert measure(tmp_path) == Unreadable(
+    assert measure(Utterance("u", tmp_path, "", "")) == Unreadable(
         "unreadable", f"{tmp_path} is a folder or a device; name a recording"
     )
 

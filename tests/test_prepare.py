@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ import pytest
 import soundfile
 
 from speechrnn import audio, recipe
-from speechrnn.corpora import manifest
-from speechrnn.corpora.manifest import Utterance
+from speechrnn.corpora import manifest, recordings
+from speechrnn.corpora.utterance import Utterance
 from speechrnn.data import index as index_module
-from speechrnn.data import shards, utterance
+from speechrnn.data import pool, shards, utterance
 from speechrnn.data.index import Index
-from speechrnn.data.prepare import prepare, rejections
+from speechrnn.data.prepare import LOCK_FILE, MADE_FROM_FILE, prepare, prepared, rejections
 from speechrnn.errors import DataError, PreparedDataError, RecipeError
 from speechrnn.features import reference
+from speechrnn.files import locked
 
 tf = pytest.importorskip("tensorflow")
 RATE = 16_000
@@ -61,7 +63,11 @@ def recipe_for(folder: Path, **sections: Any) -> recipe.Recipe:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(root.iterdir())}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -120,7 +126,9 @@ def test_other_columns_of_the_manifest_change_nothing_that_is_prepared(
     described = [replace(each, columns={"room": each.utterance_id}) for each in utterances]
     manifest.write(tmp_path / "manifest.tsv", described)
     assert manifest.read(tmp_path / "manifest.tsv")[0].columns
-    assert files(prepare(recipe_for(tmp_path), progress=False).root) == before
+    after = files(prepare(recipe_for(tmp_path), progress=False).root)
+    told = before.pop(MADE_FROM_FILE), after.pop(MADE_FROM_FILE)
+    assert after == before and told[0] != told[1]
     assert decoded == []
 
 
@@ -142,7 +150,7 @@ def test_a_rerun_decodes_nothing_and_changes_nothing(tmp_path: Path, decoded: li
     decoded.clear()
     # Should any worker be wanted after all, two would be started, out of the counter's sight.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "ProcessPoolExecutor", None)
+        patch.setattr(pool, "ProcessPoolExecutor", None)
         again = prepare(recipe_for(tmp_path, data={"workers": 2}), progress=False)
     assert decoded == []
     assert again == first and files(first.root) == before
@@ -154,7 +162,7 @@ def test_a_stopped_run_goes_on_with_the_missing_shards(tmp_path: Path, decoded: 
     before = files(index.root)
     lost = [row.utterance_id for row in index.rows if row.shard == 1]
     (index.root / index_module.INDEX_FILE).unlink()
-    (index.root / index.shards[1].name).rename(index.root / "train-00001.tfrecord.partial")
+    (index.root / index.shards[1].name).rename(index.root / ".train-00001.tfrecord.0.partial")
     decoded.clear()
     prepare(recipe_for(tmp_path), progress=False)
     assert decoded == lost
@@ -177,7 +185,8 @@ def test_a_failure_inside_a_shard_leaves_the_earlier_ones(
         with pytest.raises(KeyboardInterrupt):
             prepare(recipe_for(tmp_path), progress=False)
     root = recipe_for(tmp_path).prepared
-    assert [path.name for path in root.glob("*.tfrecord")] == ["train-00000.tfrecord"]
+    assert [path.name[:11] for path in root.glob("*.tfrecord")] == ["train-00000"]
+    assert [path.name for path in root.iterdir() if "partial" in path.name] == []
     assert len(prepare(recipe_for(tmp_path), progress=False).rows) == 7
 
 
@@ -271,7 +280,7 @@ def test_an_unforeseen_error_is_one_rejection(monkeypatch: pytest.MonkeyPatch) -
     def broken(*_: object) -> None:
         raise RuntimeError("no idea")
 
-    monkeypatch.setattr(audio, "load", broken)
+    monkeypatch.setattr(recordings, "load", broken)
     settings = utterance.Settings(RATE, 0.1, 20)
     outcome = utterance.prepare_utterance(Utterance("a", Path("a"), "t", "train"), settings)
     assert isinstance(outcome, utterance.Rejected)
@@ -360,23 +369,66 @@ def test_a_damaged_shard_is_named_and_mended(
     index.verify()
 
 
-def test_a_missing_or_damaged_index_is_refused(tmp_path: Path) -> None:
+def test_a_training_starts_without_looking_at_recordings_or_into_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utterances = corpus(tmp_path)
+    index = prepare(recipe_for(tmp_path), progress=False)
+    for each in utterances:
+        each.path.unlink()
+    monkeypatch.setattr(shards, "current", None)
+    assert prepared(recipe_for(tmp_path), progress=False) == index
+    assert prepared(recipe_for(tmp_path, data={"workers": 2, "batch_seconds": 5})) == index
+    assert prepared(recipe_for(tmp_path, training={"epochs": 3})) == index
+
+
+@pytest.mark.parametrize(
+    "change", ["manifest", "recipe", "index", "shard cut", "shard gone", "never finished"]
+)
+def test_a_training_prepares_again_what_is_not_as_it_was(
+    tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utterances = corpus(tmp_path)
+    sections: dict[str, Any] = {}
+    index = prepare(recipe_for(tmp_path), progress=False)
+    shard = index.root / index.shards[0].name
+    if change == "manifest":
+        manifest.write(tmp_path / "manifest.tsv", utterances[:-1])
+    elif change == "recipe":
+        sections = {"text": {"case": "keep"}}
+    elif change == "index":
+        flip(index.root / index_module.INDEX_FILE, 100)
+    elif change == "shard cut":
+        os.truncate(shard, index.shards[0].size - 1)
+    elif change == "shard gone":
+        shard.unlink()
+    else:
+        (index.root / MADE_FROM_FILE).unlink()
+    asked = recipe_for(tmp_path, **sections)
+    again = prepared(asked, progress=False)
+    assert again == prepare(asked, progress=False)
+    again.verify()
+    monkeypatch.setattr(shards, "current", None)
+    assert prepared(asked, progress=False) == again
+
+
+def test_two_who_prepare_one_folder_wait_for_each_other(tmp_path: Path) -> None:
+    corpus(tmp_path)
+    asked = recipe_for(tmp_path)
+    asked.prepared.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as second:
+        with locked(asked.prepared / LOCK_FILE):
+            waiting = second.submit(prepare, asked, False)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            assert [path.name for path in asked.prepared.iterdir()] == [LOCK_FILE]
+        assert len(waiting.result().rows) == 7
+
+
+def test_an_index_that_is_not_there_is_refused(tmp_path: Path) -> None:
     corpus(tmp_path)
     with pytest.raises(PreparedDataError, match="prepare"):
         Index.load(tmp_path)
-    root = prepare(recipe_for(tmp_path), progress=False).root
-    sound = files(root)
-    for name, content in (
-        (index_module.ROWS_FILE, sound[index_module.ROWS_FILE].replace(b"text 0", b"text 1")),
-        (index_module.INDEX_FILE, sound[index_module.INDEX_FILE][:-20]),
-        (index_module.INDEX_FILE, b"[]"),
-        (index_module.INDEX_FILE, b"\xff"),
-    ):
-        (root / name).write_bytes(content)
-        with pytest.raises(PreparedDataError, match=name):
-            Index.load(root)
-        (root / name).write_bytes(sound[name])
-    assert Index.load(root).rows
 
 
 def test_an_unknown_split_names_the_known_ones(tmp_path: Path) -> None:
@@ -399,22 +451,25 @@ def test_the_corpus_hash_names_content_not_shards(tmp_path: Path) -> None:
 
 def test_workers_run_without_tensorflow_and_die_with_their_parent(tmp_path: Path) -> None:
     script = """
-        import multiprocessing, os, sys, time
+        import os, sys, time
         from pathlib import Path
-        from speechrnn.corpora.manifest import Utterance
-        from speechrnn.data import shards, utterance
+        from speechrnn.corpora.utterance import Utterance
+        from speechrnn.data import pool, shards
+        from speechrnn.data.progress import Bar
 
         def look(one, settings):
             print(os.getpid(), "tensorflow" in sys.modules, flush=True)
             time.sleep(30)
 
+        shards.prepare_utterance = look  # workers run this file too, under another name
         if __name__ == "__main__":
-            shards.prepare_utterance = look
-            list(shards._in_order([Utterance("a", Path("a"), "", "train")] * 2, None, 2))
+            plan = shards.Plan("a", (Utterance("a", Path("a"), "", "train"),) * 2, "")
+            pool.bring_up_to_date(Path(sys.argv[1]), [plan], None, 2, Bar("", False))
     """
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(script))
-    with subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, path, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         seen = [parent.stdout.readline().split() for _ in range(2)] if parent.stdout else []
         parent.send_signal(signal.SIGKILL)
     assert [loaded for _, loaded in seen] == ["False", "False"]

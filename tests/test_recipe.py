@@ -35,6 +35,22 @@ def build(**sections):
         ({"features": {"window_ms": 40}}, "640 samples; 1 to fft_length 512"),
         ({"features": {"high_hz": 9000}}, "half of sample_rate"),
         ({"augment": {"speed": [1.1, 0.9]}}, "the first must not exceed the second"),
+        (
+            {"augment": {"tempo": [0.2, 1]}},
+            r"tempo is \[0.2, 1.0\]; it must lie within 0.5",
+        ),
+        ({"augment": {"room": {"rt60": 1}}}, "did you mean augment.room.rt60_s?"),
+        ({"augment": {"noise": {}}}, "augment.noise.folder is missing"),
+        (
+            {"augment": {"band": {"probability": 2}}},
+            "2.0; it must lie within 0 to 1",
+        ),
+        ({"augment": {"speed": {"start": [1, 1], "by_epoch": 3}}}, "augment.speed.end is missing"),
+        (
+            {"augment": {"speed": {"star": [1, 1]}}},
+            "did you mean augment.speed.start?",
+        ),
+        ({"augment": {"speed": "fast"}}, r"augment.speed.start: .*found 'fast'"),
         ({"training": {"epochs": "many"}}, r"training.epochs: .*found 'many'"),
         ({"data": {}}, "data.manifest is missing"),
     ],
@@ -117,3 +133,20 @@ def test_a_description_that_does_not_fit_is_a_model_error(change):
     change(data)
     with pytest.raises(ModelError, match="description"):
         RecogniserSpec.from_dict(data)
+
+
+def test_ranges_and_ramps_are_written_as_they_are_read():
+    ramp = {"start": [1.0, 1.0], "end": [0.9, 1.1], "by_epoch": 20}
+    augment = {"speed": ramp, "tempo": [0.9, 1.1], "telephone": {"probability": 0.25}}
+    loaded = build(augment=augment)
+    written = yaml.safe_load(loaded.to_yaml())["augment"]
+    assert written["speed"] == ramp
+    assert written["tempo"] == [0.9, 1.1]
+    assert written["telephone"] == {"probability": 0.25}
+    assert written["band"] is None
+    assert recipe.from_dict(yaml.safe_load(loaded.to_yaml())) == loaded
+    assert [loaded.augment.speed.at(epoch) for epoch in (0, 10, 30)] == [
+        (1.0, 1.0),
+        (0.95, 1.05),
+        (0.9, 1.1),
+    ]

@@ -8,7 +8,10 @@ model, 130 interrupted, 143 asked to end (SIGTERM).
 from __future__ import annotations
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +37,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True, soft_wrap=True)
 
-REFUSED, INTERRUPTED = 1, 130  # exit codes beside those of ``errors``
+REFUSED, INTERRUPTED, ASKED_TO_END = 1, 130, 143  # exit codes beside those of ``errors``
 SHORT_WAIT = 2.0  # seconds without a bar
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/an4.yaml.")]
@@ -43,7 +46,13 @@ Overrides = Annotated[
     typer.Argument(metavar="[key=value]...", help="Values to change, as training.epochs=3."),
 ]
 ModelPath = Annotated[Path, typer.Argument(help="A run, a SavedModel or a .tflite file.")]
-ManifestPath = Annotated[Path, typer.Argument(help="Recordings and transcripts, TSV or CSV.")]
+CorpusName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST",
+        help="Recordings and transcripts: a TSV or CSV, or any corpus of docs/corpora.md.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -65,6 +74,20 @@ def main() -> None:
             "permissions, and the free space and memory"
         )
         sys.exit(REFUSED)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """A request to end (SIGTERM) unwinds what is within, which cleans up, and ends with 143."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(ASKED_TO_END)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def refusals() -> tuple[type[Exception], ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from speechrnn.cli.app import Json, ManifestPath, answer, app, console, examples
+from speechrnn.cli.app import CorpusName, Json, answer, app, console, examples
 
 
 @app.command(
@@ -18,7 +17,7 @@ from speechrnn.cli.app import Json, ManifestPath, answer, app, console, examples
     )
 )
 def doctor(
-    manifest: ManifestPath,
+    manifest: CorpusName,
     model: Annotated[
         Path | None,
         typer.Option(help="Also find transcripts that are probably wrong, with this model."),
@@ -30,19 +29,21 @@ def doctor(
 
     Findings are the answer: the exit code is 0 wherever the manifest could be read.
     """
-    from speechrnn.corpora import manifest as manifests
+    from speechrnn import corpora
+    from speechrnn.corpora import splits
     from speechrnn.evaluation.doctor import examine
     from speechrnn.runtime import open_model
 
     recogniser = open_model(model, decoder=None) if model else None
     fraction = recogniser.card.get("dev_fraction", 0.1) if recogniser else 0.1
-    utterances = manifests.read(manifest, fraction)
-    if not manifests.names_splits(manifest):  # what was drawn is no fault of the manifest's
-        utterances = [dataclasses.replace(each, split="") for each in utterances]
+    utterances = corpora.unsplit(manifest)
+    # What is drawn for a corpus without splits is no fault of the corpus's.
+    if any(utterance.split for utterance in utterances):
+        utterances = splits.drawn(utterances, fraction)
     found = examine(utterances, recogniser)
     answer(found.to_dict(), found.table(), as_json)
     if report:
         from speechrnn.evaluation.doctor_page import write_page
 
-        write_page(found, report, title=str(manifest))
+        write_page(found, report, title=manifest)
         console.print(f"report: {report}", markup=False, highlight=False)

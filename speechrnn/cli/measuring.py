@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from speechrnn.cli.app import (
+    CorpusName,
     Json,
-    ManifestPath,
     ModelPath,
     answer,
     app,
@@ -34,7 +34,7 @@ from speechrnn.errors import DataError
 @searching()
 def evaluate(
     model: ModelPath,
-    manifest: ManifestPath,
+    manifest: CorpusName,
     split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
     by: Annotated[
         list[str] | None,
@@ -64,13 +64,13 @@ def evaluate(
     """
     if picture is not None and picture.suffix.lower() != ".png":
         raise typer.BadParameter(f"{picture}: name a .png file", param_hint="--reliability")
-    from speechrnn.corpora import manifest as manifests
+    from speechrnn import corpora
     from speechrnn.runtime import open_model
 
     evaluation = needs_training_extra("evaluating", "speechrnn.evaluation.evaluate")
     recogniser = open_model(model, decoder=None)
     search.begin(recogniser)
-    utterances = manifests.read(manifest, recogniser.card.get("dev_fraction", 0.1))
+    utterances = corpora.read(manifest, recogniser.card.get("dev_fraction", 0.1))
     if split is not None:
         known = sorted({u.split for u in utterances})
         utterances = [u for u in utterances if u.split == split]
@@ -82,7 +82,7 @@ def evaluate(
     answer(result.to_dict(), result.table(by or []), as_json)
     if report:
         page = needs_training_extra("the report", "speechrnn.evaluation.report")
-        title = f"{model.name} on {manifest.name}" + (f", {split}" if split else "")
+        title = f"{model.name} on {Path(manifest).name}" + (f", {split}" if split else "")
         with console.status("writing the report"):
             page.write_report(result, utterances, recogniser, report, title)
     if picture is not None:
@@ -144,17 +144,31 @@ def benchmark(
     answer(result.to_dict(), result.table(), as_json)
 
 
-@app.command(epilog=examples("speechrnn info model.tflite", "speechrnn info mine.csv"))
+@app.command(
+    epilog=examples(
+        "speechrnn info model.tflite",
+        "speechrnn info mine.csv",
+        "speechrnn info runs/an4/prepared --rows > utterances.tsv",
+    )
+)
 def info(
-    path: Annotated[Path, typer.Argument(help="A model, a run directory or a manifest.")],
+    path: Annotated[str, typer.Argument(help="A model, a run directory or a corpus.")],
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Of a prepared corpus: its utterances, as TSV.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """What a model, a run or a manifest is and holds.
+    """What a model, a run or a corpus is and holds.
 
-    A manifest is told by its name: .tsv, .csv, .json or .jsonl.
+    A manifest is told by its name: .tsv, .csv, .json or .jsonl; a TensorFlow dataset by tfds:.
+    A prepared corpus is the folder of its shards.
     """
-    from speechrnn.runtime.describe import describe
+    from speechrnn.runtime.describe import describe, prepared_rows
 
+    if rows:
+        for line in prepared_rows(path):
+            print(line)
+        return
     result = describe(path)
     text = "\n".join(f"{key:22} {value}" for key, value in result.items())
     answer(result, text, as_json)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from speechrnn.cli.app import (
     Overrides,
@@ -16,6 +17,7 @@ from speechrnn.cli.app import (
     load_any_recipe,
     load_recipe,
     needs_training_extra,
+    orderly_end,
 )
 from speechrnn.cli.decoder import DecoderFile
 from speechrnn.decoding import carried
@@ -25,22 +27,65 @@ if TYPE_CHECKING:
     from speechrnn.decoding.settings import DecoderSettings
     from speechrnn.specs import RecogniserSpec
 
+_BEAM_OPTIONS = "speechrnn.beam_options"  # in a context: what stands behind --
+
+
+class _WithBeamOptions(TyperCommand):
+    """A command whose words behind ``--`` are not its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own, there, rest = _at_dashes(args)
+        ctx.meta[_BEAM_OPTIONS] = rest if there else []
+        return super().parse_args(ctx, own)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- BEAM_OPTION...]"]
+
+
+def _at_dashes(args: list[str]) -> tuple[list[str], bool, list[str]]:
+    if "--" not in args:
+        return args, False, []
+    at = args.index("--")
+    return args[:at], True, args[at + 1 :]
+
 
 @app.command(
+    cls=_WithBeamOptions,
     epilog=examples(
         "speechrnn prepare configs/an4.yaml",
         "speechrnn prepare configs/an4.yaml data.manifest=mine.csv output=runs/mine",
-    )
+        "speechrnn prepare configs/an4.yaml data.manifest=mine.csv --runner FnApiRunner",
+        "speechrnn prepare configs/an4.yaml data.manifest=/shared/mine.csv "
+        "data.prepared=/shared/prepared --runner FlinkRunner -- --flink_master=host:8081",
+    ),
 )
-def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def prepare(
+    ctx: typer.Context,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Prepare on Apache Beam: FnApiRunner on this machine, FlinkRunner, SparkRunner or "
+            "DataflowRunner on a cluster; what stands behind -- goes to Beam as it is. Wants the "
+            "extra \\[beam]. Without it, processes of this machine do it.",
+        ),
+    ] = None,
+) -> None:
     """Check recordings and transcripts and write them as shards with an index.
 
     Rejected utterances are listed with their reason in report.tsv and end the command with exit
-    code 3; the rest is ready to train on. Running it again does only what is missing.
+    code 3; the rest is ready to train on. Running it again does only what is missing, changed or
+    damaged: it looks at every recording and reads every shard.
     """
+    options = ctx.meta[_BEAM_OPTIONS]
+    if options and runner is None:
+        raise typer.BadParameter(f"{options[0]!r} is for Beam; name a runner", param_hint="--")
     loaded = load_recipe(recipe, overrides)
     prepare_module = needs_training_extra("preparing a corpus", "speechrnn.data.prepare")
-    index = prepare_module.prepare(loaded)
+    with orderly_end():
+        index = prepare_module.prepare(loaded, runner=runner, options=options)
     for split in sorted({row.split for row in index.rows}):
         hours = index.seconds(split) / 3600
         print(f"{split}: {len(index.split(split))} utterances, {hours:.2f} h")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speechrnn.cli.app import (
+    CorpusName,
     Json,
-    ManifestPath,
     ModelPath,
     answer,
     app,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @searching("lm", "lexicon", "neural_lm", "rescore_lm", "hotword", "beam")
 def tune(
     model: ModelPath,
-    manifest: ManifestPath,
+    manifest: CorpusName,
     out: Annotated[Path, typer.Option("-o", "--out", help="The settings to write, JSON.")],
     split: Annotated[str, typer.Option(help="Of the manifest: what to tune on.")] = "dev",
     trials: Annotated[int, typer.Option(min=1, help="Choices of weights that are tried.")] = 60,
@@ -102,10 +102,11 @@ def tune(
         raise DataError(f"{len(utterances) - len(found)} recordings could not be read")
 
 
-def _utterances(manifest: Path, split: str, recogniser: BaseRecognizer) -> list[Utterance]:
+def _utterances(manifest: str, split: str, recogniser: BaseRecognizer) -> list[Utterance]:
+    from speechrnn import corpora
     from speechrnn.corpora import manifest as manifests
 
-    utterances = manifests.read(manifest, recogniser.card.get("dev_fraction", 0.1))
+    utterances = corpora.read(manifest, recogniser.card.get("dev_fraction", 0.1))
     chosen_ones = [u for u in utterances if u.split == split]
     if not chosen_ones:
         known = ", ".join(sorted({u.split for u in utterances}))
@@ -117,13 +118,16 @@ def _examples(
     recogniser: BaseRecognizer, utterances: list[Utterance], advance: Callable[[], object]
 ) -> list[Example]:
     """What the network gives of each recording that can be read."""
+    from speechrnn.evaluation.transcripts import given
     from speechrnn.evaluation.tune import Example
 
     found = []
     for utterance in utterances:
         advance()
         try:
-            log_probs, _ = recogniser.reader.quiet(recogniser.listen(utterance.path).log_probs)
+            log_probs, _ = recogniser.reader.quiet(
+                recogniser.listen(given(utterance, recogniser)).log_probs
+            )
         except DataError as error:
             complain(str(error))
             continue

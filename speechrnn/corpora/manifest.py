@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -11,10 +10,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from speechrnn.corpora import splits
+from speechrnn.corpora.utterance import Utterance
 from speechrnn.errors import ManifestError
 from speechrnn.files import write_atomically
 
@@ -43,67 +43,6 @@ class _UnquotedTSV(csv.excel_tab):
     quoting = csv.QUOTE_NONE
 
 
-@dataclass(frozen=True)
-class Member:
-    """A recording inside a tar archive: ``size`` bytes from ``offset`` on, stored as they are."""
-
-    name: str
-    offset: int
-    size: int
-
-    def __str__(self) -> str:
-        return f":{self.name}"
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of a recording, in seconds; it ends with the recording where ``end_s`` is None."""
-
-    start_s: float
-    end_s: float | None
-
-    def __str__(self) -> str:
-        end = "its end" if self.end_s is None else f"{self.end_s:g} s"
-        return f" from {self.start_s:g} s to {end}"
-
-
-@dataclass(frozen=True)
-class Example:
-    """A recording inside a prepared TensorFlow dataset: an example of a split, by position."""
-
-    split: str
-    position: int
-    feature: str  # the one that holds the audio
-
-    def __str__(self) -> str:
-        return f" {self.split}[{self.position}]"
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One recording and what is said in it. ``line`` is where its manifest lists it, from 1.
-
-    ``columns`` are the manifest's other fields that are not empty, by name; they describe, and
-    change nothing of what is prepared or learned. ``within`` says where in ``path`` the recording
-    is, which ``recordings`` reads; None: it is the whole file.
-    """
-
-    utterance_id: str
-    path: Path
-    text: str
-    split: str
-    speaker: str = ""
-    duration_s: float | None = None
-    line: int = 0
-    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
-    within: Member | Stretch | Example | None = None
-
-    @property
-    def where(self) -> str:
-        """The recording's place, for messages."""
-        return f"{self.path}{self.within or ''}"
-
-
 def read(path: str | os.PathLike[str], dev_fraction: float = 0.1) -> list[Utterance]:
     """A manifest -> its utterances in order, paths resolved against its folder.
 
@@ -119,21 +58,29 @@ def read(path: str | os.PathLike[str], dev_fraction: float = 0.1) -> list[Uttera
     Raises:
         ManifestError: no such file, not UTF-8, empty, columns missing, a malformed row.
     """
-    path = Path(path)
-    utterances = [_utterance(row, path) for row in _rows(_content(path), path)]
-    if not utterances:
-        raise ManifestError(f"{path} lists no utterance; add one a line")
-    return _with_splits(utterances, dev_fraction)
+    return splits.drawn(rows(path), dev_fraction)
 
 
-def names_splits(path: str | os.PathLike[str]) -> bool:
-    """Whether a manifest says of any utterance which split it is in.
+def rows(path: str | os.PathLike[str]) -> list[Utterance]:
+    """``read`` without drawing splits: an utterance has that which its row names, or none.
 
     Raises:
         ManifestError: as ``read`` does.
     """
     path = Path(path)
-    return any(row[1].get("split", "").strip() for row in _rows(_content(path), path))
+    utterances = [_utterance(row, path) for row in _rows(_content(path), path)]
+    if not utterances:
+        raise ManifestError(f"{path} lists no utterance; add one a line")
+    return utterances
+
+
+def from_fields(facts: Mapping[str, Any], line: int, path: Path) -> Utterance:
+    """What one JSON object says of an utterance, as a row of the manifest ``path``.
+
+    Raises:
+        ManifestError: as ``read`` does.
+    """
+    return _utterance(_json_row(facts, line, path), path)
 
 
 def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
@@ -205,10 +152,14 @@ def _json_rows(content: str, path: Path) -> Iterator[_Row]:
             raise ManifestError(f"{path}, line {line} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ManifestError(f"{path}, line {line} is no JSON object; write one a line")
-        columns = _columns(list(row), f"{path}, line {line}")
-        fields = {name: _plain(value) for name, value in row.items()}
-        nested = {name for name, value in row.items() if isinstance(value, list | dict)}
-        yield line, *_sorted_out(fields, columns, nested)
+        yield _json_row(row, line, path)
+
+
+def _json_row(row: Mapping[str, Any], line: int, path: Path) -> _Row:
+    columns = _columns(list(row), f"{path}, line {line}")
+    fields = {name: _plain(value) for name, value in row.items()}
+    nested = {name for name, value in row.items() if isinstance(value, list | dict)}
+    return line, *_sorted_out(fields, columns, nested)
 
 
 def _plain(value: Any) -> str:
@@ -318,28 +269,3 @@ def _seconds(written: str, where: str) -> float | None:
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ManifestError(f"{where}: duration {written!r}; give seconds or leave it empty")
     return seconds
-
-
-def _with_splits(utterances: list[Utterance], dev_fraction: float) -> list[Utterance]:
-    """Fill the splits that are missing; whole speakers go to one side."""
-    unsplit = [utterance for utterance in utterances if not utterance.split]
-    if not unsplit:
-        return utterances
-    one_speaker = len({utterance.speaker for utterance in unsplit}) == 1
-
-    def draw(utterance: Utterance) -> float:
-        """Uniform in [0, 1), the same for all utterances of a speaker."""
-        key = utterance.utterance_id if one_speaker else utterance.speaker or utterance.utterance_id
-        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
-
-    draws = {draw(utterance) for utterance in unsplit}
-    dev = {value for value in draws if value < dev_fraction}
-    if len(unsplit) == len(utterances) and len(draws) > 1:
-        dev |= {min(draws)}
-        dev -= {max(draws)} if dev == draws else set()
-    return [
-        utterance
-        if utterance.split
-        else replace(utterance, split="dev" if draw(utterance) in dev else "train")
-        for utterance in utterances
-    ]

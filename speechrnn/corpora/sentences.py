@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from speechrnn.corpora import manifest
+from speechrnn import corpora
 from speechrnn.errors import DataError, ManifestError
 
 _PIECE = 2**16  # bytes, between two calls of ``advance``
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file is a manifest, by its name; any other is text, a sentence a line."""
-    return path.suffix.lower() in manifest.SUFFIXES
+    """Whether this is a corpus's name; any other file is text, a sentence a line."""
+    return corpora.is_one(path)
+
+
+def size_of(path: Path) -> int:
+    """Bytes that a reader will tell of: a file's; none of a folder or a TensorFlow dataset."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def read(
@@ -25,7 +30,7 @@ def read(
     """Sentences as they are written: a text's lines, or a manifest's transcripts of one split.
 
     Args:
-        dev_fraction: of a manifest that names no splits, as ``manifest.read`` takes it.
+        dev_fraction: of a manifest that names no splits, as ``corpora.read`` takes it.
         advance: is given the bytes of each piece that is done; they sum up to the file's size.
 
     Raises:
@@ -34,13 +39,13 @@ def read(
     """
     if is_manifest(path):
         yield from _transcripts(path, split, dev_fraction)
-        advance(path.stat().st_size)
+        advance(size_of(path))
     else:
         yield from _lines(path, advance)
 
 
 def _transcripts(path: Path, split: str, dev_fraction: float) -> list[str]:
-    utterances = manifest.read(path, dev_fraction)
+    utterances = corpora.read(path, dev_fraction)
     found = [utterance.text for utterance in utterances if utterance.split == split]
     if not found:
         known = ", ".join(sorted({utterance.split for utterance in utterances}))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache
 
 import numpy as np
 import tensorflow as tf
 
+from speechrnn.data import calls
 from speechrnn.data.augment import Augmenter, masks
-from speechrnn.data.index import Index, Row
+from speechrnn.data.index import Index
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
-from speechrnn.data.prepare import prepare
+from speechrnn.data.prepare import prepared
+from speechrnn.data.shards import waveform_of
 from speechrnn.errors import DataError
 from speechrnn.features import graph
 from speechrnn.recipe import Recipe
 from speechrnn.specs import RecogniserSpec
-from speechrnn.text import Alphabet, frames_needed
+from speechrnn.text import Alphabet
 
 Batch = dict[str, tf.Tensor]
 
@@ -26,7 +28,7 @@ TRAIN, DEV = "train", "dev"
 
 def recogniser_spec(recipe: Recipe, index: Index | None = None) -> RecogniserSpec:
     """What a model for this recipe and its prepared utterances is."""
-    index = index or prepare(recipe)
+    index = index or prepared(recipe)
     return RecogniserSpec(recipe.features, index.alphabet, recipe.model, index.statistics)
 
 
@@ -34,7 +36,7 @@ def batches(recipe: Recipe, split: str, epochs: int = 1) -> tf.data.Dataset:
     """A split, prepared first where it is not: as many epochs of training batches, each in its own
     order and with its own augmentation, or one pass over any other split as it is. See
     ``Batches`` for what a batch holds."""
-    index = prepare(recipe)
+    index = prepared(recipe)
     source = Batches(recipe, recogniser_spec(recipe, index), index, split)
     return source.epochs(0, epochs) if split == TRAIN else source.plain()
 
@@ -60,24 +62,65 @@ class Batches:
         self.recipe = recipe
         self.spec = spec
         self.index = index
-        self.rows: list[Row] = index.split(split)
-        alphabet = Alphabet(spec.alphabet)
-        self._labels = [np.array(alphabet.encode(row.text), np.int32) for row in self.rows]
-        self._need = np.array([frames_needed(labels) for labels in self._labels], np.int32)
-        self._keys = np.array([zlib.crc32(r.utterance_id.encode()) >> 1 for r in self.rows])
-        self._samples = np.array([row.samples for row in self.rows])
+        self.rows = index.split(split)
+        self._alphabet = Alphabet(spec.alphabet)
+        self._samples = self.rows.column("samples")
+        self._need = self.rows.column("frames_needed")
         self._plan = lru_cache(3)(self._new_plan)
         self._silence = np.array([payload_of_silence(spec.features.window_samples)], object)
-        infeasible = [
-            row.utterance_id
-            for row, need in zip(self.rows, self._need, strict=True)
-            if need > spec.output_frames(row.samples)
-        ]
-        if infeasible:
+        self._failure: DataError | None = None
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        """Raise DataError if the model cannot write every text in the frames that it gives."""
+        if self.spec.alphabet != self.index.alphabet:
+            raise DataError(
+                f"{self.index.root} was prepared with the alphabet "
+                f"{''.join(self.index.alphabet.symbols)!r} and this model has "
+                f"{''.join(self.spec.alphabet.symbols)!r}; prepare again with this recipe"
+            )
+        frames = graph.frame_counts(self._samples, self.spec.features).numpy()
+        infeasible = np.flatnonzero(self._need > self.spec.model.output_frames(frames))
+        if len(infeasible):
+            first = self.rows[int(infeasible[0])].utterance_id
             raise DataError(
                 f"{len(infeasible)} utterances have more labels than frames for this model, the "
-                f"first {infeasible[0]}; prepare again with this recipe"
+                f"first {first}; prepare again with this recipe"
             )
+
+    @cached_property
+    def augmenter(self) -> Augmenter:
+        """What changes the training audio; its voices are this split's utterances.
+
+        Raises:
+            DataError: a folder of ``augment`` holds no recording that can be used.
+        """
+        section, seed = self.recipe.augment, self.recipe.seed
+        return Augmenter(section, self.spec, seed, self, self.recipe.prepared / "augment")
+
+    @property
+    def size(self) -> int:
+        """Utterances in the split."""
+        return len(self.rows)
+
+    def key(self, number: int) -> int:
+        """What an utterance's random numbers are drawn by: a hash of its id."""
+        return zlib.crc32(self.rows[number].utterance_id.encode()) >> 1
+
+    def waveform(self, number: int) -> np.ndarray:
+        """(samples,) float32 of an utterance, as it was prepared.
+
+        Raises:
+            PreparedDataError: its shard is damaged.
+        """
+        return waveform_of(self._payload(number))
+
+    def _payload(self, number: int) -> bytes:
+        try:
+            return self.index.read_payload(self.rows[number])
+        except DataError as error:
+            self._failure = error  # TensorFlow will pass on its message alone
+            raise
 
     unit = "audio_seconds"
 
@@ -90,7 +133,10 @@ class Batches:
         return [self.rows[i].utterance_id for i in batch["utterances"].numpy()]
 
     def verify(self) -> None:
-        """Raise PreparedDataError, naming the shard, if one is damaged."""
+        """Raise PreparedDataError, naming the shard, if one is damaged: the one that reading has
+        just failed at, or else any."""
+        if self._failure:
+            raise self._failure
         self.index.verify()
 
     def plan(self, epoch: int) -> Plan:
@@ -112,7 +158,7 @@ class Batches:
         Worker number ``worker`` of ``workers`` reads its ``slice_of`` each batch; where that is
         empty, a batch of the same structure comes with no row in it.
         """
-        augmenter = Augmenter(self.recipe.augment, self.spec, self.recipe.seed)
+        augmenter = self.augmenter
 
         def steps() -> Iterator[tuple[int, int, np.ndarray]]:
             for epoch in range(first, end):
@@ -126,7 +172,11 @@ class Batches:
         plan = self._plan(0, 0, True)
         return self._dataset(lambda: ((0, len(rows), rows) for rows in reversed(plan)), None)
 
-    def _dataset(self, steps: object, augmenter: Augmenter | None) -> tf.data.Dataset:
+    def _dataset(
+        self,
+        steps: Callable[[], Iterator[tuple[int, int, np.ndarray]]],
+        augmenter: Augmenter | None,
+    ) -> tf.data.Dataset:
         number = tf.TensorSpec([], tf.int32)
         signature = (number, number, tf.TensorSpec([None], tf.int32))
 
@@ -136,16 +186,19 @@ class Batches:
             found = {key: v[:rows] if v.shape.rank else v for key, v in found.items()}
             return {**found, "batch_size": batch["batch_size"]}
 
-        dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
-        dataset = dataset.map(self._read, num_parallel_calls=2)
-        dataset = dataset.map(features, num_parallel_calls=2)
+        dataset = tf.data.Dataset.from_generator(calls.stream(steps), output_signature=signature)
+        as_is = tf.autograph.experimental.do_not_convert  # reading the source again takes a second
+        dataset = dataset.map(as_is(self._read), num_parallel_calls=2)
+        dataset = dataset.map(as_is(features), num_parallel_calls=2)
         options = tf.data.Options()
         options.threading.private_threadpool_size = 2
         return dataset.with_options(options).prefetch(4)
 
     def _read(self, epoch: tf.Tensor, batch_size: tf.Tensor, utterances: tf.Tensor) -> Batch:
         payloads, samples, labels, need, keys = tf.numpy_function(
-            self._fetch, [utterances], [tf.string, tf.int32, tf.int32, tf.int32, tf.int32]
+            calls.call(self._fetch),
+            [utterances],
+            [tf.string, tf.int32, tf.int32, tf.int32, tf.int32],
         )
         for tensor in (payloads, samples, need, keys):
             tensor.set_shape([None])
@@ -169,19 +222,19 @@ class Batches:
         if not len(utterances):
             one = np.ones(1, np.int32)
             return self._silence, one * self.spec.features.window_samples, one[:, None], one, one
-        payloads = [self.index.read_payload(self.rows[i]) for i in utterances]
-        labels = np.zeros(
-            (len(utterances), max(len(self._labels[i]) for i in utterances)), np.int32
-        )
-        for row, i in zip(labels, utterances, strict=True):
-            row[: len(self._labels[i])] = self._labels[i]
-        samples, keys = self._samples[utterances], self._keys[utterances]
+        numbers = utterances.tolist()
+        payloads = [self._payload(i) for i in numbers]
+        encoded = [self._alphabet.encode(self.rows[i].text) for i in numbers]
+        labels = np.zeros((len(numbers), max(map(len, encoded))), np.int32)
+        for padded, each in zip(labels, encoded, strict=True):
+            padded[: len(each)] = each
+        keys = [self.key(i) for i in numbers]
         return (
             np.array(payloads, object),
-            samples.astype(np.int32),
+            self._samples[utterances].astype(np.int32),
             labels,
-            self._need[utterances],
-            keys.astype(np.int32),
+            self._need[utterances].astype(np.int32),
+            np.array(keys, np.int32),
         )
 
     def _features(self, batch: Batch, augmenter: Augmenter | None) -> Batch:

@@ -1,6 +1,6 @@
 """The index of a prepared corpus: where each utterance's bytes are, and that they are sound.
 
-A folder holds ``index.json``, ``utterances.tsv`` and the shards. Any utterance can be read
+A folder holds ``index.json``, the utterances in columns and the shards. Any utterance can be read
 at once by (shard, offset, length), in any order, by any number of readers.
 """
 
@@ -10,38 +10,22 @@ import hashlib
 import json
 import os
 import zlib
-from collections import defaultdict
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from speechrnn.data import columns
+from speechrnn.data.columns import Row, Rows
 from speechrnn.errors import DataError, PreparedDataError
 from speechrnn.files import sha256_of, write_atomically
 from speechrnn.specs import AlphabetSpec, Statistics, TextRules
 
-FORMAT = 1  # of index.json, utterances.tsv and the payloads
+FORMAT = 2  # of index.json, the columns and the payloads
 INDEX_FILE = "index.json"
-ROWS_FILE = "utterances.tsv"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One utterance. ``offset`` and ``length`` locate its payload's bytes in the shard.
-
-    The payload is a serialised ``tf.train.Example`` with the bytes features ``audio`` (mono
-    16-bit little endian), ``utterance_id``, ``text`` (as in the manifest) and ``speaker``.
-    """
-
-    utterance_id: str
-    split: str
-    speaker: str
-    shard: int  # position in Index.shards
-    offset: int  # past the 12 bytes with which TFRecord opens a record
-    length: int
-    crc32: int  # zlib.crc32 of the payload
-    samples: int
-    text: str  # normalised: what the labels are made of
+_REMEDY = "run speechrnn prepare again: it redoes only what is missing or damaged"
 
 
 @dataclass(frozen=True)
@@ -69,21 +53,22 @@ class Index:
     statistics: Statistics | None
     corpus_sha256: str
     shards: tuple[Shard, ...]
-    rows: tuple[Row, ...]
+    rows: Rows
     rejected: dict[str, int] = field(default_factory=dict)
 
     @cached_property
-    def _by_split(self) -> dict[str, list[Row]]:
-        splits = defaultdict(list)
-        for row in self.rows:
-            splits[row.split].append(row)
-        return dict(splits)
+    def _by_split(self) -> dict[str, Rows]:
+        numbers = self.rows.column("split")
+        return {
+            name: Rows(self.rows.columns, _as_range(np.flatnonzero(numbers == number)))
+            for number, name in enumerate(self.rows.columns.splits)
+        }
 
     @property
     def splits(self) -> list[str]:
         return sorted(self._by_split)
 
-    def split(self, name: str) -> list[Row]:
+    def split(self, name: str) -> Rows:
         """The rows of a split, in manifest order.
 
         Raises:
@@ -99,27 +84,25 @@ class Index:
 
     def seconds(self, split: str) -> float:
         """Seconds of audio in a split."""
-        return sum(row.samples for row in self.split(split)) / self.sample_rate
+        return int(self.split(split).column("samples").sum(dtype=np.int64)) / self.sample_rate
 
     def save(self) -> None:
-        """Write both files, each atomically; ``index.json``, which vouches for the rows, last."""
+        """Write the columns, then ``index.json``, which names and vouches for them, atomically:
+        stopped at any moment, the folder holds the old index or this one."""
         self.root.mkdir(parents=True, exist_ok=True)
-        names = [column.name for column in fields(Row)]
-        lines = ["\t".join(names), *("\t".join(map(str, astuple(row))) for row in self.rows)]
-        rows = ("\n".join(lines) + "\n").encode()
-        write_atomically(self.root / ROWS_FILE, rows)
+        folder, sums = columns.save(self.root, self.rows.alone())
         description = {
             "format": FORMAT,
             "sample_rate": self.sample_rate,
             "corpus_sha256": self.corpus_sha256,
-            "rows_sha256": hashlib.sha256(rows).hexdigest(),
             "rejected": self.rejected,
             "alphabet": asdict(self.alphabet),
             "statistics": self.statistics and asdict(self.statistics),
+            "utterances": {"folder": folder, "sha256": sums},
             "shards": [asdict(shard) for shard in self.shards],
         }
-        content = json.dumps(description, ensure_ascii=False, indent=1) + "\n"
-        write_atomically(self.root / INDEX_FILE, content.encode())
+        write_atomically(self.root / INDEX_FILE, _sealed(description))
+        columns.remove_others(self.root, folder)
 
     @staticmethod
     def load(root: str | os.PathLike[str]) -> Index:
@@ -130,16 +113,15 @@ class Index:
         """
         root = Path(root)
         try:
-            description = json.loads((root / INDEX_FILE).read_bytes())
-            rows = (root / ROWS_FILE).read_bytes()
-            return _from_description(root, description, rows)
+            description = _unsealed((root / INDEX_FILE).read_bytes())
+            return _from_description(root, description)
         except OSError as error:
             raise PreparedDataError(
                 f"{root} is not prepared: {error.filename}: {error.strerror}; {_REMEDY}"
             ) from error
         except (KeyError, TypeError, ValueError) as error:
             raise PreparedDataError(
-                f"{root / INDEX_FILE} is damaged or not of this version ({error!r}); {_REMEDY}"
+                f"{root / INDEX_FILE} is damaged or not of this version ({error}); {_REMEDY}"
             ) from error
 
     def verify(self) -> None:
@@ -184,15 +166,37 @@ class Index:
         return payload
 
 
-_REMEDY = "run speechrnn prepare again: it redoes only what is missing or damaged"
+def _as_range(positions: np.ndarray) -> range | np.ndarray:
+    """Positions one after the other as a range: a split mostly lies in one piece."""
+    if len(positions) and positions[-1] - positions[0] + 1 == len(positions):
+        return range(int(positions[0]), int(positions[-1]) + 1)
+    return positions
 
 
-def _from_description(root: Path, description: dict[str, Any], rows: bytes) -> Index:
-    if description["format"] != FORMAT:
-        raise ValueError(f"format {description['format']}, not {FORMAT}")
-    if hashlib.sha256(rows).hexdigest() != description["rows_sha256"]:
-        raise PreparedDataError(f"{root / ROWS_FILE} is damaged (its sha256 differs); {_REMEDY}")
+def _sealed(description: dict[str, Any]) -> bytes:
+    """JSON whose last line is the sha256 of all bytes before that line."""
+    text = json.dumps(description, ensure_ascii=False, indent=1)
+    return _seal(text.removesuffix("\n}").encode() + b",\n")
+
+
+def _seal(content: bytes) -> bytes:
+    return content + b' "sha256": "%s"\n}\n' % hashlib.sha256(content).hexdigest().encode()
+
+
+def _unsealed(content: bytes) -> dict[str, Any]:
+    """The inverse. Raises ValueError where any byte is not as it was written."""
+    version = json.loads(content)["format"]
+    if version != FORMAT:
+        raise ValueError(f"format {version}, not {FORMAT}")
+    if content != _seal(content[: -len(_seal(b""))]):
+        raise ValueError("its sha256 differs")
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+def _from_description(root: Path, description: dict[str, Any]) -> Index:
     alphabet, statistics = description["alphabet"], description["statistics"]
+    utterances = description["utterances"]
     return Index(
         root=root,
         sample_rate=description["sample_rate"],
@@ -201,13 +205,6 @@ def _from_description(root: Path, description: dict[str, Any], rows: bytes) -> I
         and Statistics(mean=tuple(statistics["mean"]), std=tuple(statistics["std"])),
         corpus_sha256=description["corpus_sha256"],
         shards=tuple(Shard(**shard) for shard in description["shards"]),
-        rows=tuple(_row(line) for line in rows.decode().split("\n")[1:-1]),
+        rows=Rows(columns.load(root / utterances["folder"], utterances["sha256"], _REMEDY)),
         rejected=description["rejected"],
-    )
-
-
-def _row(line: str) -> Row:
-    name, split, speaker, shard, offset, length, crc32, samples, text = line.split("\t")
-    return Row(
-        name, split, speaker, int(shard), int(offset), int(length), int(crc32), int(samples), text
     )

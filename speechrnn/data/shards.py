@@ -1,41 +1,40 @@
 """Utterances -> TFRecord shards, each with a sidecar that says what it was made from.
 
 The shard is the unit of resumption: one whose sidecar and bytes match what is asked for is
-never written again, and a stop at any moment leaves only whole shards under their names.
+never written again, and a stop at any moment leaves only whole shards under their names. A shard's
+name tells what it was made from, so none is ever replaced by another: an index goes on naming
+what it named until the next one stands.
+
+A shard is written by whoever decodes its utterances, whole or in pieces that are put one behind
+the other: its bytes are the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
+import uuid
 import zlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from speechrnn import audio
 from speechrnn.corpora import recordings
 from speechrnn.corpora.manifest import Utterance
+from speechrnn.data import tfrecord
 from speechrnn.data.index import Shard
 from speechrnn.data.utterance import Prepared, Rejected, Settings, prepare_utterance
-from speechrnn.errors import DataError
-from speechrnn.files import sha256_of, write_atomically
+from speechrnn.files import sha256_of, sync_folder, write_atomically
 
 FORMAT = 1  # of payloads and sidecars: a change makes every older shard stale
-_RECORD_HEADER = 12  # bytes of TFRecord before a payload: its length (8) and that one's CRC (4)
-_RECORD_FOOTER = 4  # the payload's CRC
-_IN_FLIGHT = 4  # utterances a worker: enough to keep it busy, few enough to hold in memory
+_PARTIAL = ".partial"
+_BLOCK = 1 << 20  # bytes copied at a time
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,19 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A stretch of a shard's utterances in a file of its own; offsets count from its start."""
+
+    path: Path
+    records: tuple[Record, ...]
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def samples(self) -> int:
+        return sum(record.samples for record in self.records)
+
+
+@dataclass(frozen=True)
 class Written:
     """A shard that is on disk, sound, and what its plan asks for."""
 
@@ -69,58 +81,123 @@ class Written:
 
 def plan(utterances: Sequence[Utterance], settings: Settings, per_shard: int) -> list[Plan]:
     """Cut the utterances, in order, into shards of ``per_shard`` of one split each."""
+    by_split: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        by_split.setdefault(utterance.split, []).append(utterance)
     plans = []
-    for split in dict.fromkeys(utterance.split for utterance in utterances):
-        members = [utterance for utterance in utterances if utterance.split == split]
+    for split, members in by_split.items():
         for start in range(0, len(members), per_shard):
             chosen = tuple(members[start : start + per_shard])
-            name = f"{split}-{start // per_shard:05d}.tfrecord"
-            plans.append(Plan(name, chosen, _fingerprint(chosen, settings)))
+            fingerprint = _fingerprint(chosen, settings)
+            name = f"{split}-{start // per_shard:05d}-{fingerprint[:8]}.tfrecord"
+            plans.append(Plan(name, chosen, fingerprint))
     return plans
 
 
-def current(root: Path, planned: Plan) -> Written | None:
-    """The shard as it is on disk, if it is what ``planned`` asks for and undamaged."""
+def current(root: Path, planned: Plan, read: bool = True) -> Written | None:
+    """The shard as it is on disk, if it is what ``planned`` asks for and undamaged.
+
+    Without ``read`` its bytes are not looked at, only its size and its sidecar.
+    """
     path = root / planned.name
     try:
         sidecar = json.loads(_sidecar(path).read_bytes())
+        content = sidecar["content"]
         written = Written(
-            Shard(**sidecar["shard"]),
-            tuple(Record(*record) for record in sidecar["records"]),
-            tuple(Rejected(**rejected) for rejected in sidecar["rejected"]),
+            Shard(**content["shard"]),
+            tuple(Record(*record) for record in content["records"]),
+            tuple(Rejected(**rejected) for rejected in content["rejected"]),
         )
-        sound = path.stat().st_size == written.shard.size
-        sound = sound and sidecar["fingerprint"] == planned.fingerprint
-        return written if sound and sha256_of(path) == written.shard.sha256 else None
+        sound = sidecar["sha256"] == _sha256(content)
+        sound = sound and content["fingerprint"] == planned.fingerprint
+        sound = sound and path.stat().st_size == written.shard.size
+        sound = sound and (not read or sha256_of(path) == written.shard.sha256)
+        return written if sound else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # whatever is wrong with it, the answer is to write it again
 
 
-def write(
-    root: Path,
-    plans: Sequence[Plan],
-    settings: Settings,
-    workers: int,
-    advance: Callable[[float], None],
-) -> dict[str, Written]:
-    """Decode and write the planned shards -> what was written, by shard name.
-
-    The bytes do not depend on ``workers``. ``advance`` is called after each utterance with
-    its seconds of audio.
+def ensure(root: Path, planned: Plan, settings: Settings) -> Written:
+    """The shard of a plan: as it is on disk, or else written. Doing it twice does no harm.
 
     Raises:
-        DataError: a worker process died.
+        OSError: there is no space or no permission; nothing is left of the shard then.
     """
-    if not plans:
-        return {}
-    root.mkdir(parents=True, exist_ok=True)
-    utterances = [utterance for planned in plans for utterance in planned.utterances]
-    with closing(_in_order(utterances, settings, min(workers, len(utterances)))) as outcomes:
-        written = {}
-        for planned in plans:
-            mine = islice(outcomes, len(planned.utterances))
-            written[planned.name] = _write_shard(root, planned, settings, mine, advance)
-        return written
+    found = current(root, planned)
+    return found or join(root, planned, [decode(root, planned, planned.utterances, settings)])
+
+
+def decode(
+    root: Path,
+    planned: Plan,
+    utterances: Sequence[Utterance],
+    settings: Settings,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Piece:
+    """Decode and check utterances of a shard into a file that ``join`` takes.
+
+    ``stopped`` is asked before each utterance.
+
+    Raises:
+        InterruptedError: ``stopped`` said so.
+        OSError: as ``ensure`` does.
+    """
+    path = _partial(root / planned.name)
+    records: list[Record] = []
+    rejected: list[Rejected] = []
+    end = 0
+    try:
+        with path.open("wb") as file:
+            for utterance in utterances:
+                if stopped():
+                    raise InterruptedError("preparing was stopped")
+                outcome = prepare_utterance(utterance, settings)
+                if isinstance(outcome, Rejected):
+                    rejected.append(outcome)
+                    continue
+                payload = _payload(outcome)
+                file.write(tfrecord.record(payload))
+                start, length = end + tfrecord.HEADER, len(payload)
+                crc32 = zlib.crc32(payload)
+                records.append(
+                    Record(utterance.utterance_id, start, length, crc32, outcome.samples)
+                )
+                end = start + length + tfrecord.FOOTER
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return Piece(path, tuple(records), tuple(rejected))
+
+
+def join(root: Path, planned: Plan, pieces: Sequence[Piece]) -> Written:
+    """The pieces of all utterances of a plan, in their order -> its shard; the pieces are gone.
+
+    Raises:
+        OSError: as ``ensure`` does; the pieces are gone too.
+    """
+    path, whole = root / planned.name, pieces[0].path
+    records = list(pieces[0].records)
+    try:
+        with whole.open("rb+") as file:
+            digest = hashlib.file_digest(file, "sha256")  # leaves the file at its end
+            for piece in pieces[1:]:
+                start = file.tell()
+                records += [_moved(record, start) for record in piece.records]
+                _append(file, piece.path, digest)
+            size = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+        rejected = tuple(each for piece in pieces for each in piece.rejected)
+        shard = Shard(planned.name, len(records), size, digest.hexdigest())
+        written = Written(shard, tuple(records), rejected)
+        # The sidecar first: a shard without one would belong to nobody, and never be removed.
+        _write_sidecar(path, planned, written)
+        os.replace(whole, path)
+        sync_folder(root)
+    finally:
+        for piece in pieces:
+            piece.path.unlink(missing_ok=True)
+    return written
 
 
 def remove_stale(root: Path, plans: Sequence[Plan]) -> None:
@@ -133,18 +210,19 @@ def remove_stale(root: Path, plans: Sequence[Plan]) -> None:
             sidecar.unlink()
 
 
+def remove_partials(root: Path) -> None:
+    """Delete what a killed run began: only for whoever holds the folder's lock."""
+    for path in root.glob(f".*{_PARTIAL}"):
+        with suppress(OSError):  # a folder nobody may write to is no reason to fail at the end
+            path.unlink()
+
+
 def waveform_of(payload: bytes) -> np.ndarray:
     """The audio in a payload -> (samples,) float32."""
-    import tensorflow as tf
-
-    example = tf.train.Example.FromString(payload)
-    pcm16 = example.features.feature["audio"].bytes_list.value[0]
-    return audio.from_pcm16(np.frombuffer(pcm16, np.dtype("<i2")))
+    return audio.from_pcm16(np.frombuffer(tfrecord.value(payload, "audio"), np.dtype("<i2")))
 
 
 def _payload(prepared: Prepared) -> bytes:
-    import tensorflow as tf  # here: worker processes import this module and need none of it
-
     utterance = prepared.utterance
     values = {
         "audio": prepared.pcm16,
@@ -152,16 +230,16 @@ def _payload(prepared: Prepared) -> bytes:
         "text": utterance.text.encode(),
         "speaker": utterance.speaker.encode(),
     }
-    features = {
-        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        for name, value in values.items()
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)  # a map's order is free otherwise
+    return tfrecord.example(values)
 
 
 def _sidecar(shard: Path) -> Path:
     return shard.with_name(shard.name + ".json")
+
+
+def _partial(shard: Path) -> Path:
+    # Not the process's number: those of two machines may be equal.
+    return shard.with_name(f".{shard.name}.{uuid.uuid4().hex}{_PARTIAL}")
 
 
 def _fingerprint(utterances: Sequence[Utterance], settings: Settings) -> str:
@@ -173,37 +251,16 @@ def _fingerprint(utterances: Sequence[Utterance], settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def _write_shard(
-    root: Path,
-    planned: Plan,
-    settings: Settings,
-    outcomes: Iterator[Prepared | Rejected],
-    advance: Callable[[float], None],
-) -> Written:
-    import tensorflow as tf
+def _moved(record: Record, start: int) -> Record:
+    name, offset, *rest = astuple(record)
+    return Record(name, start + offset, *rest)
 
-    path = root / planned.name
-    partial = path.with_name(path.name + ".partial")
-    records, rejected, end = [], [], 0
-    with tf.io.TFRecordWriter(str(partial)) as writer:
-        for outcome in outcomes:
-            if isinstance(outcome, Rejected):
-                rejected.append(outcome)
-                advance(0.0)
-                continue
-            payload = _payload(outcome)
-            writer.write(payload)
-            name, start, length = outcome.utterance.utterance_id, end + _RECORD_HEADER, len(payload)
-            records.append(Record(name, start, length, zlib.crc32(payload), outcome.samples))
-            end = start + length + _RECORD_FOOTER
-            advance(outcome.samples / settings.sample_rate)
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    shard = Shard(planned.name, len(records), partial.stat().st_size, sha256_of(partial))
-    os.replace(partial, path)
-    written = Written(shard, tuple(records), tuple(rejected))
-    _write_sidecar(path, planned, written)
-    return written
+
+def _append(file: Any, piece: Path, digest: Any) -> None:
+    with piece.open("rb") as source:
+        while block := source.read(_BLOCK):
+            file.write(block)
+            digest.update(block)
 
 
 def _write_sidecar(path: Path, planned: Plan, written: Written) -> None:
@@ -213,47 +270,10 @@ def _write_sidecar(path: Path, planned: Plan, written: Written) -> None:
         "records": [astuple(record) for record in written.records],
         "rejected": [asdict(rejected) for rejected in written.rejected],
     }
-    write_atomically(_sidecar(path), json.dumps(content).encode())
+    sidecar = {"sha256": _sha256(content), "content": content}
+    write_atomically(_sidecar(path), json.dumps(sidecar).encode())
 
 
-def _in_order(
-    utterances: Sequence[Utterance], settings: Settings, workers: int
-) -> Generator[Prepared | Rejected, None, None]:
-    """The outcome of each utterance, in their order, computed by ``workers`` processes.
-
-    One worker is this process itself. Spawned, not forked: TensorFlow has threads.
-    """
-    if workers == 1:
-        yield from (prepare_utterance(utterance, settings) for utterance in utterances)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, initializer=_start_worker)
-    pending: deque[Future[Prepared | Rejected]] = deque()
-    try:
-        for utterance in utterances:
-            pending.append(pool.submit(prepare_utterance, utterance, settings))
-            if len(pending) >= _IN_FLIGHT * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a process that prepares recordings died. In a script, call this under "
-            '`if __name__ == "__main__":`; otherwise set data.workers=1 to see which recording '
-            "it was, or give the machine more memory"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _sha256(content: dict[str, Any]) -> str:
+    """Of plain data, before and after its way through JSON."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from speechrnn.corpora import manifest
+from speechrnn import corpora
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
 from speechrnn.errors import DataError, TranscriptError
 from speechrnn.language import EDGE, CharacterLMSpec
@@ -53,7 +53,7 @@ def read(recipe: LanguageRecipe) -> Texts:
     section = recipe.data
     splits = {TRAIN: _lines(section.train_texts), DEV: _lines(section.dev_texts)}
     if section.manifest is not None:
-        utterances = manifest.read(section.manifest, section.dev_fraction)
+        utterances = corpora.read(section.manifest, section.dev_fraction)
         for split, lines in splits.items():
             lines[:0] = [u.text for u in utterances if u.split == split]
     normal = {s: [normalise(line, recipe.text) for line in lines] for s, lines in splits.items()}

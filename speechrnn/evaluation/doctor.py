@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from speechrnn import audio
+from speechrnn.corpora import recordings as stored
 from speechrnn.corpora.manifest import Utterance, without_duplicates
 from speechrnn.decoding.alignment import mismatch
 from speechrnn.decoding.greedy import greedy
@@ -141,7 +141,7 @@ def examine(
     listed, later = without_duplicates(utterances)
     with progress_bar(progress) as bar:
         task = bar.add_task("measuring", total=len(listed))
-        recordings = measure_all([u.path for u in listed], workers, lambda: bar.advance(task))
+        recordings = measure_all(listed, workers, lambda: bar.advance(task))
         cases = [
             Case(u, normalise(u.text, rules), recording)
             for u, recording in zip(listed, recordings, strict=True)
@@ -186,7 +186,7 @@ def _judged(case: Case, recogniser: Recogniser) -> Judged | None:
     if isinstance(case.recording, Unreadable) or not case.text:
         return None
     try:
-        waveform = audio.load(case.utterance.path, recogniser.spec.features.sample_rate)
+        waveform = stored.load(case.utterance, recogniser.spec.features.sample_rate)
         log_probs = recogniser.log_probs(waveform)
     except AudioError:  # it was readable a minute ago
         return None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from speechrnn import audio
+from speechrnn.corpora import recordings
 from speechrnn.errors import AudioError
 from speechrnn.evaluation import page
 from speechrnn.evaluation.doctor import Diagnosis
@@ -90,7 +90,7 @@ def _sound(case: Case, most_bytes: int) -> bytes:
     if not isinstance(case.recording, Recording) or case.recording.duration_s > LONGEST_S:
         return b""
     try:
-        encoded = page.flac(audio.load(case.utterance.path, SOUND_HZ), SOUND_HZ)
+        encoded = page.flac(recordings.load(case.utterance, SOUND_HZ), SOUND_HZ)
     except AudioError:
         return b""
     return encoded if len(encoded) <= most_bytes else b""

@@ -212,11 +212,10 @@ def _columns(utterances: Sequence[Utterance], wanted: Sequence[str]) -> dict[str
 def _transcripts(
     recogniser: Any, utterances: Sequence[Utterance], jobs: int
 ) -> Iterator[Iterator[transcripts.Transcript | DataError]]:
-    paths = [utterance.path for utterance in utterances]
     if jobs == 1:
-        yield transcripts.one_by_one(recogniser, paths)
+        yield transcripts.one_by_one(recogniser, utterances)
         return
-    with transcripts.divided(recogniser, paths, jobs) as found:
+    with transcripts.divided(recogniser, utterances, jobs) as found:
         yield found
 
 

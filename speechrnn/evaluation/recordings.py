@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from speechrnn import audio
+from speechrnn.corpora import recordings
+from speechrnn.corpora.manifest import Utterance
 from speechrnn.errors import AudioError, DataError
 
 LOUD_PERCENTILE = 95  # of the pieces' levels: what counts as the recording's speech
@@ -52,24 +52,24 @@ class Unreadable:
     message: str
 
 
-def measure(path: Path) -> Recording | Unreadable:
+def measure(utterance: Utterance) -> Recording | Unreadable:
     """Decode one recording, of any length, in blocks. Never raises."""
     try:
-        header = soundfile.info(path) if path.is_file() else None
-        rate = header.samplerate if header else audio.MIN_SAMPLE_RATE
-        return _measured(audio.blocks(path, rate), rate, header.channels if header else 1)
+        rate, channels = recordings.header(utterance)
+        return _measured(recordings.blocks(utterance, rate), rate, channels)
     except AudioError as error:
         return Unreadable(error.reason, str(error))
-    except (soundfile.SoundFileError, TypeError, OSError) as error:
-        return _refused(path, error)
     except Exception as error:  # one recording never stops the others
-        return Unreadable("unexpected", f"{path}: {type(error).__name__}: {error}")
+        message = f"{utterance.where}: {type(error).__name__}: {error}"
+        return Unreadable("unexpected", message)
 
 
 def measure_all(
-    paths: Sequence[Path], workers: int | None = None, advance: Callable[[], None] = lambda: None
+    utterances: Sequence[Utterance],
+    workers: int | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> list[Recording | Unreadable]:
-    """``measure`` of each path, in their order, by ``workers`` processes (default: one a core).
+    """``measure`` of each, in their order, by ``workers`` processes (default: one a core).
 
     Args:
         advance: called after each recording.
@@ -77,17 +77,17 @@ def measure_all(
     Raises:
         DataError: a worker process died.
     """
-    workers = min(workers or os.cpu_count() or 1, 1 + len(paths) // _FEW)
+    workers = min(workers or os.cpu_count() or 1, 1 + len(utterances) // _FEW)
     found = []
-    for recording in _each(paths, workers):
+    for recording in _each(utterances, workers):
         found.append(recording)
         advance()
     return found
 
 
-def _each(paths: Sequence[Path], workers: int) -> Iterator[Recording | Unreadable]:
+def _each(utterances: Sequence[Utterance], workers: int) -> Iterator[Recording | Unreadable]:
     if workers == 1:
-        yield from map(measure, paths)
+        yield from map(measure, utterances)
         return
     spawn = multiprocessing.get_context("spawn")  # not forked: a model has threads
     # Ctrl-C is the parent's business.
@@ -95,7 +95,7 @@ def _each(paths: Sequence[Path], workers: int) -> Iterator[Recording | Unreadabl
         workers, spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )
     try:
-        yield from pool.map(measure, paths, chunksize=8)
+        yield from pool.map(measure, utterances, chunksize=8)
     except BrokenProcessPool as error:
         raise DataError(
             "a process that measures recordings died. In a script, call this under "
@@ -158,12 +158,3 @@ def _pauses(powers: np.ndarray) -> float:
         return 0.0
     loud = np.percentile(powers, LOUD_PERCENTILE)
     return float(np.mean(powers < loud * 10 ** (-PAUSE_DB / 10))) if loud > 0 else 1.0
-
-
-def _refused(path: Path, error: Exception) -> Unreadable:
-    """``audio`` names the fault better than libsndfile; it looks at more than the header."""
-    try:
-        next(audio.blocks(path))
-    except AudioError as named:
-        return Unreadable(named.reason, str(named))
-    return Unreadable("unreadable", f"{path}: {error}")

@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
+from speechrnn.corpora import recordings
+from speechrnn.corpora.manifest import Utterance
 from speechrnn.errors import DataError, SpeechRNNError
 from speechrnn.evaluation.processes import pool
 
@@ -30,7 +34,7 @@ class Transcript(Protocol):
 class Recogniser(Protocol):
     """Anything that turns a recording into text: a run, a SavedModel, a ``.tflite``."""
 
-    def transcribe(self, recording: Path, /) -> Transcript: ...
+    def transcribe(self, recording: Path | np.ndarray, /) -> Transcript: ...
 
 
 class DividedRecogniser(Protocol):
@@ -39,7 +43,7 @@ class DividedRecogniser(Protocol):
     @property
     def reader(self) -> Any: ...
 
-    def listen(self, recording: Path, /) -> Any: ...
+    def listen(self, recording: Path | np.ndarray, /) -> Any: ...
 
 
 def without_posteriors(transcript: Transcript) -> Transcript:
@@ -50,18 +54,28 @@ def without_posteriors(transcript: Transcript) -> Transcript:
     return dataclasses.replace(kept, log_probs=kept.log_probs[:0].copy())
 
 
-def one_by_one(recogniser: Recogniser, paths: Iterable[Path]) -> Iterator[Transcript | DataError]:
+def one_by_one(
+    recogniser: Recogniser, utterances: Iterable[Utterance]
+) -> Iterator[Transcript | DataError]:
     """The transcript of each recording, or what is wrong with it."""
-    for path in paths:
+    for utterance in utterances:
         try:
-            yield recogniser.transcribe(path)
+            yield recogniser.transcribe(given(utterance, recogniser))
         except DataError as error:
             yield error
 
 
+def given(utterance: Utterance, recogniser: Any) -> Path | np.ndarray:
+    """A recording as ``transcribe`` takes it: by its path, or a waveform where it has none of its
+    own."""
+    if utterance.within is None:
+        return utterance.path
+    return recordings.load(utterance, recogniser.spec.features.sample_rate)
+
+
 @contextmanager
 def divided(
-    recogniser: DividedRecogniser, paths: Sequence[Path], jobs: int
+    recogniser: DividedRecogniser, utterances: Sequence[Utterance], jobs: int
 ) -> Iterator[Iterator[Transcript | DataError]]:
     """As ``one_by_one``, in the same order, by ``jobs`` processes that read what this one listens
     to: for a beam search, which takes longer than the network.
@@ -70,17 +84,18 @@ def divided(
         SpeechRNNError: a process died, most likely for want of memory.
     """
     with pool(jobs, _start, (recogniser.reader,)) as executor:
-        yield _transcripts(recogniser, paths, executor, jobs)
+        yield _transcripts(recogniser, utterances, executor, jobs)
 
 
 def _transcripts(
-    recogniser: DividedRecogniser, paths: Sequence[Path], executor: Executor, jobs: int
+    recogniser: DividedRecogniser, utterances: Sequence[Utterance], executor: Executor, jobs: int
 ) -> Iterator[Transcript | DataError]:
     waiting: deque[Future[Transcript] | DataError] = deque()
     try:
-        for path in paths:
+        for utterance in utterances:
             try:
-                waiting.append(executor.submit(_read, recogniser.listen(path)))
+                listened = recogniser.listen(given(utterance, recogniser))
+                waiting.append(executor.submit(_read, listened))
             except DataError as error:
                 waiting.append(error)
             if len(waiting) > _AHEAD * jobs:

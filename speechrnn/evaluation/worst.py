@@ -10,16 +10,18 @@ from typing import Protocol
 
 import numpy as np
 
-from speechrnn import audio
+from speechrnn.corpora import recordings
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.errors import DataError
 from speechrnn.evaluation import page
 from speechrnn.evaluation.alignment import Edit
 from speechrnn.evaluation.error_rates import UtteranceScore
 from speechrnn.evaluation.pictures import Picture, Stretch, picture
+from speechrnn.evaluation.transcripts import given
 from speechrnn.specs import RecogniserSpec
 
 MOST_SOUND = 12_000_000  # bytes of all embedded recordings together: the page stays quick
+SHOWN = "log-mel spectrum over the probabilities of the symbols"
 LONGEST_S = 60.0  # a picture of more shows nothing
 _MARKS = {"substitute": "S", "delete": "D", "insert": "I"}
 _SPOKEN = {"substitute": "substituted", "delete": "deleted", "insert": "inserted"}
@@ -61,9 +63,9 @@ class Recogniser(Protocol):
     @property
     def spec(self) -> RecogniserSpec: ...
 
-    def transcribe(self, recording: Path, /) -> Transcript: ...
+    def transcribe(self, recording: Path | np.ndarray, /) -> Transcript: ...
 
-    def align(self, recording: Path, text: str, /) -> Aligned: ...
+    def align(self, recording: Path | np.ndarray, text: str, /) -> Aligned: ...
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ def _look(
     """None where the recording cannot be read any more."""
     spec = recogniser.spec
     try:
-        heard = recogniser.transcribe(utterance.path)
-        waveform = audio.load(utterance.path, spec.features.sample_rate)
+        heard = recogniser.transcribe(given(utterance, recogniser))
+        waveform = recordings.load(utterance, spec.features.sample_rate)
     except DataError:
         return None
     seconds = len(waveform) / spec.features.sample_rate
@@ -119,7 +121,7 @@ def _look(
 def _said(utterance: Utterance, reference: str, recogniser: Recogniser) -> list[Stretch]:
     """When the words of the reference were said; none where they do not fit the recording."""
     try:
-        return _stretches(recogniser.align(utterance.path, reference).words)
+        return _stretches(recogniser.align(given(utterance, recogniser), reference).words)
     except DataError:
         return []
 
@@ -162,18 +164,5 @@ def _media(look: Look | None, name: str, path: Path) -> str:
     else:
         parts.append(f'<p class="remark">Too long for this page: {escape(str(path))}</p>')
     if look.picture:
-        parts.append(_figure(look.picture, look.seconds, name))
+        parts.append(page.figure(look.picture, look.seconds, name, SHOWN))
     return "\n".join(parts)
-
-
-def _figure(drawn: Picture, seconds: float, name: str) -> str:
-    """A picture with what the script needs to tell places from times; its size is told in advance,
-    so that nothing moves when it is drawn."""
-    return (
-        f'<div class="picture" tabindex="0" role="group" aria-label="picture of {escape(name)}">'
-        f'<div data-left="{drawn.left:.5f}" data-right="{drawn.right:.5f}" '
-        f'data-seconds="{seconds:.4f}"><img width="{drawn.width}" height="{drawn.height}" '
-        f'alt="log-mel spectrum of {escape(name)} over the probabilities of its symbols" '
-        f'decoding="async" loading="lazy" '
-        f'src="data:image/png;base64,{page.base64_of(drawn.png)}"></div></div>'
-    )

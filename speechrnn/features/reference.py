@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from speechrnn.errors import AudioError
@@ -41,6 +43,7 @@ def hann(length: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
 
 
+@cache
 def mel_filters(spec: FeatureSpec) -> np.ndarray:
     """(fft_length // 2 + 1, mels) float32: triangles of equal area on Slaney's mel scale.
 
@@ -54,7 +57,15 @@ def mel_filters(spec: FeatureSpec) -> np.ndarray:
     rising = (bins[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[None, 2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     triangles = np.maximum(0, np.minimum(rising, falling))
-    return (triangles * 2 / (edges[2:] - edges[:-2])).astype(np.float32)
+    filters = (triangles * 2 / (edges[2:] - edges[:-2])).astype(np.float32)
+    filters.flags.writeable = False  # everyone has the same array
+    return filters
+
+
+def mel_edges(spec: FeatureSpec) -> np.ndarray:
+    """(mels + 1,) Hz: where each mel band meets the next, half way on the mel scale."""
+    mels = np.linspace(_hz_to_mel(spec.low_hz), _hz_to_mel(spec.high_hz), 2 * spec.mels + 3)
+    return np.asarray(_mel_to_hz(mels[1::2]))
 
 
 _BREAK_HZ, _BREAK_MEL = 1000.0, 15.0

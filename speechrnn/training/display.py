@@ -56,14 +56,25 @@ def history(output: Path) -> list[dict[str, Any]]:
 
 
 class Display:
-    """Progress on stderr, logs under the run directory. ``unit`` is the data's, for people."""
+    """Progress on stderr, logs under the run directory. ``unit`` is the data's, for people.
 
-    def __init__(self, output: Path, section: TrainingSection, unit: str, quiet: bool = False):
-        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
+    Of several workers the chief alone shows and writes.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        section: TrainingSection,
+        unit: str,
+        quiet: bool = False,
+        is_chief: bool = True,
+    ):
+        self.console = Console(stderr=True, quiet=quiet or not is_chief, soft_wrap=True)
         self._shown, self._unit, epochs = section.show_pairs, unit, section.epochs
         self._output = output
         self._writer: Any = None
-        self._guarded(self._open)
+        if is_chief:
+            self._guarded(self._open)
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
             BarColumn(),

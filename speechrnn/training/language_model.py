@@ -16,31 +16,40 @@ from speechrnn.data.texts import TextBatches
 from speechrnn.files import read_run
 from speechrnn.language import CharacterLMSpec
 from speechrnn.recipe import LanguageRecipe
+from speechrnn.training import distribution
 from speechrnn.training.display import Display
+from speechrnn.training.distribution import Distribution
 from speechrnn.training.loop import Trainer
 from speechrnn.training.step import Batch, Learner, Score
 
 
 def train_language_model(recipe: LanguageRecipe, quiet: bool = False) -> dict[str, Any]:
     """``training.train``, of a character language model."""
+    here = distribution.start(recipe.training)
+    with here.watched():
+        return _train(recipe, quiet, here)
+
+
+def _train(recipe: LanguageRecipe, quiet: bool, here: Distribution) -> dict[str, Any]:
     found = texts.read(recipe)
     spec = CharacterLMSpec(found.alphabet.spec, recipe.language_model)
     train_set = TextBatches(recipe, spec, found.train)
     dev_set = TextBatches(recipe, spec, found.dev)
     section = recipe.training
-    model = network.build_language_model(spec, recipe.seed, section.precision)
+    with here.scope():
+        model = network.build_language_model(spec, recipe.seed, section.precision)
     count = {split: sum(map(len, getattr(found, split))) for split in (texts.TRAIN, texts.DEV)}
     card = {"texts_sha256": found.sha256, "train_characters": count[texts.TRAIN]}
     # What must not change between the stops of one run.
     sections = recipe.fingerprint("seed", "text", "language_model")
     plan = (recipe.data.batch_characters, section.sorted_first_epoch)
     identity = f"{sections} {found.sha256} {plan} {section.ema_decay > 0}"
-    with Display(recipe.output, section, "characters", quiet) as display:
-        learner = LanguageModelLearner(model, spec, recipe)
+    with Display(recipe.output, section, "characters", quiet, here.is_chief) as display:
+        learner = LanguageModelLearner(model, spec, recipe, here)
         trainer = Trainer(recipe, spec, learner, train_set, dev_set, display, card, identity)
         amounts = [f"{count[split]:,} characters" for split in (texts.TRAIN, texts.DEV)]
         trainer.start(amounts[0], amounts[1], found.left_out, see="")
-    return read_run(recipe.output)[0]["card"]
+    return here.from_chief(read_run(recipe.output)[0]["card"] if here.is_chief else None)
 
 
 class LanguageModelLearner(Learner[TextBatches]):
@@ -50,10 +59,15 @@ class LanguageModelLearner(Learner[TextBatches]):
         model: built by ``model.build_language_model``.
         spec: its description.
         recipe: its ``training`` section sets the optimiser.
+        here: ``model`` was built in its scope.
     """
 
     def __init__(
-        self, model: network.CharacterModel, spec: CharacterLMSpec, recipe: LanguageRecipe
+        self,
+        model: network.CharacterModel,
+        spec: CharacterLMSpec,
+        recipe: LanguageRecipe,
+        here: Distribution | None = None,
     ):
         self.spec = spec
         parts: dict[str, Any] = {"embedding": model.embedding}
@@ -61,7 +75,7 @@ class LanguageModelLearner(Learner[TextBatches]):
         parts["logits"] = model.logits
         labels = tf.TensorSpec([None, None], tf.int32)
         signature = [labels, tf.TensorSpec([None], tf.int32), labels]
-        super().__init__(model, recipe.training, parts, signature)
+        super().__init__(model, recipe.training, parts, signature, here)
         self._score = tf.function(
             functools.partial(self._nats, training=False), input_signature=signature
         )
@@ -69,16 +83,19 @@ class LanguageModelLearner(Learner[TextBatches]):
     def inputs(self, batch: Batch) -> list[np.ndarray]:
         return [batch["inputs"], batch["lengths"], batch["targets"]]
 
-    def loss(self, inputs: tf.Tensor, lengths: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Nats a character, so that long texts count for more."""
+    def loss(self, inputs: tf.Tensor, lengths: tf.Tensor, targets: tf.Tensor) -> tuple:
+        """Counted by characters, so that long texts count for more."""
         nats = self._nats(inputs, lengths, targets, training=True)
-        return tf.reduce_sum(nats) / tf.cast(tf.reduce_sum(lengths), tf.float32)
+        return tf.reduce_sum(nats), tf.cast(tf.reduce_sum(lengths), tf.float32)
 
     def _nats(
         self, inputs: tf.Tensor, lengths: tf.Tensor, targets: tf.Tensor, training: bool
     ) -> tf.Tensor:
         """(batch,) -ln P of each text and its end."""
-        logits = self.model(inputs, lengths, training=training)
+        if training:
+            logits = self.network(inputs, lengths)[:, : tf.shape(targets)[1]]
+        else:
+            logits = self.model(inputs, lengths, training=False)
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         return tf.reduce_sum(nats * tf.sequence_mask(lengths, tf.shape(nats)[1], tf.float32), 1)
 
@@ -91,6 +108,7 @@ class LanguageModelLearner(Learner[TextBatches]):
             rows += zip(
                 nats.tolist(), lengths, [source.texts[i] for i in batch["texts"]], strict=True
             )
+        rows = [row for share in self.distribution.gather(rows) for row in share]
         characters = sum(length for _, length, _ in rows)
         loss = sum(nats for nats, _, _ in rows) / characters
         bits, perplexity = loss / math.log(2), math.exp(loss)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from signal import Signals
 from typing import Any
 
 import keras
@@ -49,7 +51,8 @@ class Trainer:
     Args:
         recipe: its ``training`` section and ``output`` are used.
         spec: the model's description, saved with it.
-        learner, train_set, dev_set: what is trained, and on what.
+        learner, train_set, dev_set: what is trained, and on what. The learner's distribution says
+            what part this process has in it: the chief alone reads and writes the run directory.
         display: what is shown.
         card: what the model's card says of its data.
         identity: of all that must not change between the stops of one run.
@@ -73,6 +76,8 @@ class Trainer:
         self.checkpoints = recipe.output / "checkpoints"
         self.saved = time.monotonic()
         self.stop = StopSignals()
+        self.stopping = 0  # the signal that all workers stop for
+        self.distribution = learner.distribution
 
     def start(self, to_train: str, to_validate: str, left_out: Mapping[str, int], see: str) -> None:
         """Resume, tell what there is to learn and what is not (counts by reason), and run.
@@ -102,10 +107,22 @@ class Trainer:
             ModelError: every checkpoint is damaged.
             RecipeError: the run directory holds a run with another model or other data.
         """
-        output = self.recipe.output
-        found = checkpoint.load_newest(self.checkpoints, self._tell_damage)
-        if found is not None:
-            self._take_up(*found)
+        output, here = self.recipe.output, self.distribution
+        told = f"{self.recipe.fingerprint('training')} {self.identity}"
+        if here.from_chief(told) != told:
+            raise RecipeError(
+                f"worker {here.worker} has another recipe or other prepared data than the chief; "
+                "give all workers the same command, and the same shards in data.prepared"
+            )
+        found = (
+            checkpoint.load_newest(self.checkpoints, self._tell_damage) if here.is_chief else None
+        )
+        state = here.from_chief(found[1] if found else None)
+        if state is not None:
+            arrays = here.arrays_from_chief(found[0] if found else self.learner.arrays())
+            self._take_up(arrays, state)
+        if not here.is_chief:
+            return
         with saving("the recipe and the history", output, GO_ON):
             for left_behind in output.glob(".*.partial"):  # by a process that was killed
                 left_behind.unlink()
@@ -148,7 +165,8 @@ class Trainer:
     def _run(self) -> None:
         at = self.position
         dev_batches = self.dev_set.plain()
-        batches = iter(self.train_set.epochs(at.epoch, self.section.epochs, skip=at.batch))
+        share = at.batch, self.distribution.worker, self.distribution.workers
+        batches = iter(self.train_set.epochs(at.epoch, self.section.epochs, *share))
         while not self._ended():
             rate = self._epoch(batches)
             last = at.epoch + 1 == self.section.epochs or self._out_of_time()
@@ -166,7 +184,7 @@ class Trainer:
         done = 0.0
         failures: deque[list[str]] = deque(maxlen=NON_FINITE_IN_A_ROW)
         while at.batch < planned and not self._out_of_time():
-            self.stop.check()
+            self._check_stop()
             batch = self._next(batches)
             progress = at.epoch + at.batch / planned
             rate = learning_rate(progress / self.section.epochs, self.section)
@@ -178,9 +196,9 @@ class Trainer:
             else:
                 failures.append(self._blamed(batch))
                 self._report_non_finite(failures)
-            done += self.train_set.amount(batch)
             now = time.monotonic()
-            at.seconds, ticked = at.seconds + now - ticked, now
+            done += self._agree(at.seconds + now - ticked, self.train_set.amount(batch))
+            ticked = now
             norms = dict(zip(self.learner.layers, by_layer.numpy().tolist(), strict=True))
             self.display.step(
                 at.step,
@@ -194,6 +212,20 @@ class Trainer:
                 self._save()
         return done / max(1e-9, time.monotonic() - started)
 
+    def _agree(self, seconds: float, amount: float) -> float:
+        """The chief's clock is everybody's, and a signal to one worker stops all of them behind the
+        same step. Returns the amount of data of all workers."""
+        told = self.distribution.agree(seconds, amount, self.stop.received or 0)
+        self.position.seconds = float(told[0, 0])
+        self.stopping = int(told[:, 2].max())
+        return float(told[:, 1].sum())
+
+    def _check_stop(self) -> None:
+        if self.distribution.workers == 1:
+            self.stop.check()
+        elif self.stopping:
+            raise StopRequested(Signals(self.stopping))
+
     def _next(self, batches: Iterator[Batch]) -> Batch:
         try:
             return next(batches)
@@ -206,7 +238,7 @@ class Trainer:
         """The names of what in the batch is not finite by itself, or all where nothing is."""
         names, reasons = self.train_set.names(batch), self.learner.blame(batch)
         found = [f"{name} (its {reasons[i]})" for i, name in enumerate(names) if i in reasons]
-        return found or names
+        return [name for share in self.distribution.gather(found or names) for name in share]
 
     def _report_non_finite(self, failures: deque[list[str]]) -> None:
         step, names = self.position.step, ", ".join(failures[-1])
@@ -222,23 +254,29 @@ class Trainer:
             )
 
     def _validate(self, dev_batches: Iterable[Batch], rate: float) -> None:
-        at = self.position
+        at, here = self.position, self.distribution
+        self._check_stop()
         started = time.monotonic()
-        score = self.learner.validate(self.dev_set, self.stop.until(dev_batches))
-        at.seconds += time.monotonic() - started
+        if here.workers == 1:
+            score = self.learner.validate(self.dev_set, self.stop.until(dev_batches))
+        else:  # each a part of the batches; what they found is put together by all
+            share = itertools.islice(dev_batches, here.worker, None, here.workers)
+            score = self.learner.validate(self.dev_set, share)
+        self._agree(at.seconds + time.monotonic() - started, 0.0)
         validation = Validation(
             epoch=at.epoch,
             step=at.step,
             train_loss=at.loss_sum / max(1, at.losses),
             score=score,
-            learning_rate=float(self.learner.optimizer.learning_rate),
+            learning_rate=float(tf.convert_to_tensor(self.learner.optimizer.learning_rate)),
             rate=rate,
             unit=self.train_set.unit,
             training_seconds=at.seconds,
         )
         at.loss_sum, at.losses = 0.0, 0
         with saving("the history", self.recipe.output, GO_ON):
-            self.display.validation(validation)
+            if here.is_chief:
+                self.display.validation(validation)
         if score.non_finite:
             self.display.say(
                 "posteriors or loss not finite, scored as if nothing had been heard: "
@@ -251,6 +289,8 @@ class Trainer:
             at.validations_without_gain += 1
 
     def _save_best(self, score: Score) -> None:
+        if not self.distribution.is_chief:
+            return
         learner = self.learner
         current = learner.swap_in_average()
         weights = learner.model.get_weights()
@@ -259,6 +299,8 @@ class Trainer:
             run.save(self.recipe.output, self.position.step, weights, self.spec, self._card(score))
 
     def _save(self) -> None:
+        if not self.distribution.is_chief:
+            return
         conditions = determinism.conditions(self.section)
         state = {**vars(self.position), "identity": self.identity, "conditions": conditions}
         keep, arrays = self.section.keep_checkpoints, self.learner.arrays()
