@@ -58,7 +58,7 @@ def _trained(path: Path, output: Path, split: str, where: str, value: float) -> 
         texts = Counter(row.text for row in [*source.rows])
         position = next(i for i, row in enumerate(source.rows) if texts[row.text] == 1)
         victim = source.rows[position].utterance_id
-        choose(source._labels[position])
+        choose(np.array(source._alphabet.encode(source.rows[position].text)))
         _poison_before_the_network(source, position, where, value)
         trainer, told = laboratory.trainer(output), []
         trainer.display.say = told.append
