@@ -382,3 +382,40 @@ def test_equal_arrays_are_packed_into_equal_bytes_and_come_back(tmp_path):
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
         assert found[name].dtype == array.dtype
+
+
+# What is no number, and what is no model
+
+
+@pytest.mark.parametrize("case", [("train", "gradient", "inf"), ("dev", "features", "nan")])
+def test_what_is_no_number_is_named_and_changes_nothing(script, tmp_path, case):
+    [(_, problems)] = script("non_finite").attempts(tmp_path, [case])
+    tensorflow_config.disable_op_determinism()
+    assert problems == []
+
+
+@pytest.mark.long
+def test_no_kind_of_what_is_no_number_changes_anything(script, tmp_path):
+    problems = [*script("non_finite").attempts(tmp_path)]
+    tensorflow_config.disable_op_determinism()
+    assert not any(each for _, each in problems)
+
+
+CHEAP = {
+    *("hdf5_weights", "pickled_weights", "declared_terabyte", "overlapping_bomb", "enormous_units"),
+    *("weights_elsewhere", "linked_weights", "weights_from_a_pipe", "nested_description"),
+    *("graph_writes", "graph_in_a_branch", "graph_saves", "linked_graph", "flex_operation"),
+}
+
+
+def test_hostile_models_are_refused_by_name_and_nothing_of_them_runs(script, tmp_path):
+    makers = [make for make in script("hostile_files").MAKERS if make.__name__ in CHEAP]
+    assert len(makers) == len(CHEAP)
+    found = script("hostile_models").attempts(tmp_path, makers)
+    assert not [(name, problems) for name, problems in found if problems]
+
+
+@pytest.mark.long
+def test_every_hostile_model_is_refused(script, tmp_path):
+    found = script("hostile_models").attempts(tmp_path)
+    assert not [(name, problems) for name, problems in found if problems]

@@ -178,8 +178,9 @@ def nested_description(folder: Path, canary: Path) -> Path:
     return made
 
 
-def _saved(folder: Path, body: Callable[[tf.Tensor], Any]) -> Path:
-    """A SavedModel that has all that speechrnn's have, and this in its function."""
+def _saved(folder: Path, body: Callable[[tf.Tensor], Any], tracked: Any = None) -> Path:
+    """A SavedModel that has all that speechrnn's have, and this in its function; ``tracked`` is
+    what the function reads."""
 
     class Module(tf.Module):
         @tf.function(
@@ -193,6 +194,7 @@ def _saved(folder: Path, body: Callable[[tf.Tensor], Any]) -> Path:
                 return {"log_probs": waveform[..., None] * tf.ones([1, 1, SPEC.alphabet.size])}
 
     module = Module()
+    module.tracked = tracked
     tf.saved_model.save(module, str(folder / "1"), signatures=module.serve)
     describe_saved_model(folder / "1", SPEC, CARD)
     return folder
@@ -241,7 +243,7 @@ def graph_on_loading(folder: Path, canary: Path) -> Path:
         str(canary), tf.string, 0, tf.int64, 1, delimiter=" "
     )
     table = tf.lookup.StaticHashTable(initializer, -1)
-    made = _saved(folder, lambda _: table.lookup(tf.constant(["alive"])))
+    made = _saved(folder, lambda _: table.lookup(tf.constant(["alive"])), table)
     canary.write_text("alive")
     return made
 

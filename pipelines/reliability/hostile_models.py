@@ -16,6 +16,7 @@ import argparse
 import resource
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def attempts(folder: Path, makers: tuple[Maker, ...] = MAKERS) -> Iterator[tuple
         (here / "model").mkdir(parents=True)
         canary = here / "canary"
         canary.write_text("alive")
-        path = make(here / "model", canary)
+        with warnings.catch_warnings():  # Keras's, of how it saves
+            warnings.simplefilter("ignore")
+            path = make(here / "model", canary)
         grown, problems = _peak(), []
         try:
             open_model(path)

@@ -66,7 +66,10 @@ def parse_description(description: bytes, source: Path) -> tuple[RecogniserSpec,
             f"{source}: its description has format {found!r}; this version reads {FORMAT}. "
             "Use the version that exported it, or export it again."
         )
-    return RecogniserSpec.from_dict(spec), card
+    try:
+        return RecogniserSpec.from_dict(spec), card
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
 
 
 def pack(tflite: bytes, spec: RecogniserSpec, card: dict[str, Any]) -> bytes:

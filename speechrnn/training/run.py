@@ -98,7 +98,10 @@ def load(folder: str | Path) -> Trained:
             f"{folder} holds a {description['kind']}, which hears nothing; name a run directory "
             "of a recogniser"
         )
-    spec = RecogniserSpec.from_dict(description["spec"])
+    try:
+        spec = RecogniserSpec.from_dict(description["spec"])
+    except ModelError as error:
+        raise ModelError(f"{folder / MODEL}: {error}") from error
     found = arrays.unpack(data, folder)
     weights = [found[name] for name in sorted(found)]
     there, least = sum(weight.size for weight in weights), least_parameters(spec)
