@@ -12,6 +12,7 @@ from rich.console import Console
 from speechrnn import corpora
 from speechrnn.data.prepare import prepare
 from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.evaluation.transcripts import given
 from speechrnn.export.savedmodel import export_savedmodel
 from speechrnn.export.tflite import export_tflite
 from speechrnn.recipe import Recipe
@@ -69,8 +70,8 @@ def score(recipe: Recipe, forms: dict[str, Path], split: str, show: int = 3) -> 
     console.rule(f"5. Transcribe {show} clips with {forms['int8']}")
     device = open_model(forms["int8"])
     for utterance in utterances[:: max(1, len(utterances) // show)][:show]:
-        console.print(f"{utterance.path.name}\n  said   {utterance.text}")
-        console.print(f"  heard  {device.transcribe(utterance.path).text}")
+        console.print(f"{utterance.utterance_id}\n  said   {utterance.text}")
+        console.print(f"  heard  {device.transcribe(given(utterance, device)).text}")
     int8 = results["int8"].rates
     summary = {
         "name": recipe.name,

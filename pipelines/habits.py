@@ -14,8 +14,8 @@ import json
 import sys
 from pathlib import Path
 
-from speechrnn import audio
-from speechrnn.corpora import manifest
+from speechrnn import corpora
+from speechrnn.corpora import recordings
 from speechrnn.errors import DataError, SpeechRNNError
 from speechrnn.export.habits import habits
 from speechrnn.files import write_atomically
@@ -23,17 +23,17 @@ from speechrnn.runtime import Recognizer, container
 from speechrnn.training.run import Recording
 
 
-def main(model: Path, listed: Path, split: str, write: bool) -> None:
+def main(model: Path, listed: str, split: str, write: bool) -> None:
     recogniser = Recognizer(model)
     rate = recogniser.spec.features.sample_rate
-    recordings = [
-        Recording(one.utterance_id, audio.load(one.path, rate), one.text, one.speaker)
-        for one in manifest.read(listed)
+    spoken = [
+        Recording(one.utterance_id, recordings.load(one, rate), one.text, one.speaker)
+        for one in corpora.read(listed)
         if one.split == split
     ]
-    if not recordings:
+    if not spoken:
         raise DataError(f"{listed} has no split {split!r}")
-    entries = habits(recogniser, recordings)
+    entries = habits(recogniser, spoken)
     for missing in sorted({"timing", "calibration"} - entries.keys()):
         print(f"no {missing}: too few recordings, or too few that the model understands")
     print(json.dumps(entries, indent=1))
@@ -47,7 +47,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument("manifest")
     parser.add_argument("--split", default="dev")
     parser.add_argument("--write", action="store_true", help="put it into the file's card")
     given = parser.parse_args()

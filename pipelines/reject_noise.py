@@ -19,8 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from speechrnn import audio
-from speechrnn.corpora import manifest, noise
+from speechrnn import corpora
+from speechrnn.corpora import noise, recordings
 from speechrnn.decoding.rejection import Rejection
 from speechrnn.errors import DataError, SpeechRNNError
 from speechrnn.evaluation.rejection import FalseWords, false_words, tune
@@ -30,13 +30,13 @@ from speechrnn.runtime import Recognizer, container
 OTHER_SEED = 1234
 
 
-def main(model: Path, listed: Path, split: str, minutes: float, write: bool) -> None:
+def main(model: Path, listed: str, split: str, minutes: float, write: bool) -> None:
     recogniser = Recognizer(model, reject=False)
     rate = recogniser.spec.features.sample_rate
-    utterances = [one for one in manifest.read(listed) if one.split == split]
+    utterances = [one for one in corpora.read(listed) if one.split == split]
     if not utterances:
         raise DataError(f"{listed} has no split {split!r}")
-    waveforms = [audio.load(one.path, rate) for one in utterances]
+    waveforms = [recordings.load(one, rate) for one in utterances]
     texts = [one.text for one in utterances]
     tuned = tune(recogniser, zip(waveforms, texts, strict=True), minutes)
 
@@ -80,7 +80,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument("manifest")
     parser.add_argument("--split", default="dev")
     parser.add_argument("--minutes", type=float, default=30.0, help="of noise to tune on")
     parser.add_argument("--write", action="store_true", help="put the limit into the file's card")

@@ -91,22 +91,22 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_own(folder: Path, name: str) -> bytes:
-    """The bytes of ``folder``/``name``, a file of the folder itself.
+def own(folder: Path, name: str) -> Path:
+    """``folder``/``name``, a file of the folder itself.
 
     Raises:
-        ModelError: it is a link that leads out of the folder, a device or a pipe.
-        OSError: it is not there, or cannot be read.
+        ModelError: it is a link or a path that leads out of the folder, a device or a pipe.
+        OSError: it is not there.
     """
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ModelError(
-            f"{path} is a link to {path.resolve()}, outside of its folder; what a model reads must "
-            f"be in it. Copy it with what the links lead to (cp -rL)."
+            f"{path} leads to {path.resolve()}, outside of its folder; what a model reads must be "
+            "in it. Copy the folder with what its links lead to (cp -rL)."
         )
     if not stat.S_ISREG(path.stat().st_mode):
         raise ModelError(f"{path} is not a file; copy the folder again from where it was made")
-    return path.read_bytes()
+    return path
 
 
 def sealed(description: dict[str, Any]) -> bytes:
@@ -131,7 +131,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], bytes]:
         ModelError: no model there, or a damaged one.
     """
     try:
-        description = json.loads(read_own(folder, MODEL))
+        description = json.loads(own(folder, MODEL).read_bytes())
         if description[_SEAL] != _seal_of(description):
             raise ValueError("its checksum differs")
         if not re.fullmatch(r"weights-\d+\.npz", description["weights"]):
@@ -139,7 +139,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], bytes]:
                 f"{folder / MODEL} names the weights {description['weights']!r}; they are a file "
                 "weights-N.npz beside it. Copy the run directory again from where it was made."
             )
-        data = read_own(folder, description["weights"])
+        data = own(folder, description["weights"]).read_bytes()
         expected = description["sha256"]
         found = {name: description[name] for name in ("spec", "card")}
         found["kind"] = description["kind"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Generic, TypeVar
 
 try:
-    import numpy as np
     from pydantic import (
         BaseModel,
         ConfigDict,
@@ -63,8 +62,10 @@ class Ramp(Section, Generic[Value]):
     def at(self, epoch: int) -> Value:
         """The value in an epoch, from 0."""
         share = min(1.0, epoch / self.by_epoch) if self.by_epoch else 1.0
-        moved = np.asarray(self.start) + share * (np.asarray(self.end) - np.asarray(self.start))
-        return tuple(moved.tolist()) if isinstance(self.end, tuple) else float(moved)
+        if isinstance(self.start, tuple) and isinstance(self.end, tuple):
+            pairs = zip(self.start, self.end, strict=True)
+            return tuple(a + share * (b - a) for a, b in pairs)  # type: ignore[return-value]
+        return self.start + share * (self.end - self.start)  # type: ignore[operator, return-value]
 
     def never_leaves(self, value: Value) -> bool:
         """Whether it is ``value`` in every epoch."""

@@ -45,8 +45,15 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         n = self.fft_length
-        _require(self.sample_rate >= 4000, f"sample_rate is {self.sample_rate}; at least 4000")
-        _require(n > 0 and n & (n - 1) == 0, f"fft_length is {n}; it must be a power of two")
+        # Upper bounds far above any use, so that a description from elsewhere fills no memory.
+        _require(
+            4000 <= self.sample_rate <= 768_000,
+            f"sample_rate is {self.sample_rate}; 4000 to 768000",
+        )
+        _require(
+            0 < n <= 65536 and n & (n - 1) == 0,
+            f"fft_length is {n}; it must be a power of two, at most 65536",
+        )
         _require(
             0 < self.window_samples <= n,
             f"window_ms {self.window_ms} is {self.window_samples} samples; 1 to fft_length {n}",
@@ -152,7 +159,8 @@ class ModelSpec:
         for name in ("units", "layers", "time_stride", "conv_channels"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; at least 1")
         for name in ("lookahead", "chunk", "right_context"):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; at least 0")
+            value = getattr(self, name)
+            _require(0 <= value <= 100_000, f"{name} is {value}; at least 0, at most 100000")
         _require(
             self.lookahead == 0 or not self.bidirectional,
             f"lookahead is {self.lookahead} in a bidirectional model, which sees what follows "

@@ -63,7 +63,7 @@ def test_the_drawn_ratio_of_speech_to_another_voice_is_there():
     augment = augmenter({"babble": {"snr_db": [10, 10], "probability": 1}}, voices=choir)
     wave = speech()
     changed, words = augment.utterance(wave, 0, 7)
-    assert words == {"babble": "10.0 dB over another voice"}
+    assert words == {"babble": "another voice 10.0 dB below"}
     added = changed - wave
     ratio = np.mean(np.square(wave)) / np.mean(np.square(added))
     assert 10 * np.log10(ratio) == pytest.approx(10, abs=0.2)  # of an excerpt of stationary noise

@@ -750,3 +750,22 @@ def test_help_loads_nothing_heavy(command):
     )
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert "Examples:" in done.stdout or not command
+
+
+def test_info_shows_a_prepared_corpus_and_its_utterances(trained, speechrnn):
+    code, out, _ = speechrnn("info", trained / "prepared", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["kind"] == "prepared corpus"
+    assert facts["split dev"].startswith("12 utterances, 3 speakers, 0.0")
+    assert facts["alphabet"] == " abcd" and facts["rejected"] == {}
+    assert facts["size_bytes"] == sum(
+        path.stat().st_size for path in (trained / "prepared").glob("*.tfrecord")
+    )
+    code, out, _ = speechrnn("info", trained / "prepared", "--rows")
+    header, *lines = (line.split("\t") for line in out.splitlines())
+    found = [dict(zip(header, line, strict=True)) for line in lines]
+    assert code == 0 and len(found) == 72
+    assert found[0]["utterance_id"] == "u000" and found[0]["split"] == "train"
+    for each in found:
+        assert float(each["duration_s"]) == pytest.approx(int(each["samples"]) / 16_000, abs=1e-3)
+    assert speechrnn("info", trained, "--rows")[0] == 3

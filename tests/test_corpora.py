@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE, whistle
+from conftest import RATE, whistle, write_recipe
 
 from speechrnn import audio, corpora
 from speechrnn.corpora import archives, recordings
@@ -378,7 +378,7 @@ def test_a_folder_with_a_manifest_is_named_by_the_folder(whistles: Path) -> None
     assert corpora.is_one("a.CSV")
     assert corpora.is_one("tfds:ljspeech")
     assert not corpora.is_one(Path(__file__).parent)
-    assert "neither manifest.tsv" in refusal(Path(__file__).parent)
+    assert "none of manifest.tsv" in refusal(Path(__file__).parent)
 
 
 def test_a_corpus_in_tars_is_prepared_evaluated_and_told_about(
@@ -408,3 +408,46 @@ def test_a_corpus_in_tars_is_prepared_evaluated_and_told_about(
     code, out, _ = speechrnn("doctor", tmp_path, "--json")
     assert code == 0
     assert "unreadable" not in out
+
+
+def test_a_corpus_in_tars_is_prepared_once_and_again_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorflow")
+    from speechrnn import recipe
+    from speechrnn.data import prepare
+
+    def pack(texts: dict[str, str]) -> None:
+        for split in ("train", "dev"):
+            files = {}
+            for name, text in texts.items():
+                files[f"{split}{name}.flac"] = encoded("flac")
+                files[f"{split}{name}.txt"] = text.encode()
+            packed(tmp_path / "shards" / f"{split}.tar", files)
+
+    loaded = recipe.load(
+        write_recipe(tmp_path, tmp_path / "shards", data={"workers": 2}),
+    )
+    pack({"a": "ab", "b": "cd", "c": "abcd"})
+    index = prepare.prepare(loaded, progress=False)
+    assert {split: len(index.split(split)) for split in index.splits} == {"train": 3, "dev": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "prepare", lambda *_: pytest.fail("it was prepared"))
+        assert prepare.prepared(loaded).corpus_sha256 == index.corpus_sha256
+    pack({"a": "ab", "b": "cd", "c": "abcd", "d": "dd"})
+    assert len(prepare.prepared(loaded, progress=False).split("train")) == 4
+
+
+def test_the_fingerprint_of_a_corpus_changes_with_what_is_read(
+    kaldi: Path, tmp_path: Path, whistles: Path
+) -> None:
+    before = corpora.fingerprint(kaldi)
+    assert corpora.fingerprint(kaldi) == before
+    written(kaldi / "text", "u1 other words\n")
+    assert corpora.fingerprint(kaldi) != before
+    path = written(tmp_path / "m" / "manifest.tsv", whistles.read_text())
+    # A manifest's is that of its content: a copy elsewhere has the same.
+    assert corpora.fingerprint(path) == corpora.fingerprint(whistles)
+    assert len({corpora.fingerprint(each) for each in (path, path.parent, kaldi)}) == 3
+    with pytest.raises(OSError):
+        corpora.fingerprint(tmp_path / "none.tsv")

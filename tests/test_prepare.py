@@ -19,7 +19,7 @@ import soundfile
 
 from speechrnn import audio, recipe
 from speechrnn.corpora import manifest, recordings
-from speechrnn.corpora.manifest import Utterance
+from speechrnn.corpora.utterance import Utterance
 from speechrnn.data import index as index_module
 from speechrnn.data import pool, shards, utterance
 from speechrnn.data.index import Index
@@ -453,7 +453,7 @@ def test_workers_run_without_tensorflow_and_die_with_their_parent(tmp_path: Path
     script = """
         import os, sys, time
         from pathlib import Path
-        from speechrnn.corpora.manifest import Utterance
+        from speechrnn.corpora.utterance import Utterance
         from speechrnn.data import pool, shards
         from speechrnn.data.progress import Bar
 

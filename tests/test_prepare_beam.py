@@ -11,7 +11,7 @@ from conftest import RATE, whistle, write_recipe
 
 from speechrnn import recipe
 from speechrnn.corpora import manifest
-from speechrnn.corpora.manifest import Utterance
+from speechrnn.corpora.utterance import Utterance
 from speechrnn.data import shards
 from speechrnn.data.prepare import prepare, rejections
 from speechrnn.errors import MachineRefused, UsageError
@@ -95,6 +95,16 @@ def test_a_full_disk_on_beam_leaves_finished_shards_and_nothing_else(tmp_path, l
     left = {path.name for path in asked.prepared.iterdir()} - {".lock"}
     assert all(name.endswith((".tfrecord", ".tfrecord.json")) for name in left)
     assert len(prepare(asked, progress=False).rows) == 13
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
+def test_an_interruption_on_beam_is_one(tmp_path, listed, monkeypatch, stop):
+    def interrupted(*_):
+        raise stop
+
+    monkeypatch.setattr(shards, "decode", interrupted)
+    with pytest.raises(type(stop)):
+        prepare(loaded(tmp_path, listed, "run"), False, "FnApiRunner")
 
 
 def test_workers_that_write_elsewhere_are_told_from_those_that_share_the_folder(

@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -38,6 +38,7 @@ MOST_BYTES = 512 * 2**20  # resident
 ADDRESS_SPACE = 4 * 2**30  # more than libraries map, less than what a bomb could ask for
 SETTINGS = Settings(sample_rate=16_000, min_seconds=0.2, max_seconds=20.0)
 IN_A_PROCESS = 250  # recordings
+CHILD = (sys.executable, __file__)
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,16 @@ class Tried:
     problem: str = ""
 
 
-def fuzz(count: int, first: int = 0, console: Console | None = None) -> tuple[list[Tried], int]:
-    """``count`` mutated recordings and every bomb -> what came of them, and the most bytes that
+def fuzz(
+    count: int, first: int = 0, bombs: Iterable[str] = BOMBS, console: Console | None = None
+) -> tuple[list[Tried], int]:
+    """``count`` mutated recordings and the bombs -> what came of them, and the most bytes that
     any process had resident."""
     jobs: list[list[str]] = [
         [str(n) for n in range(start, min(start + IN_A_PROCESS, first + count))]
         for start in range(first, first + count, IN_A_PROCESS)
     ]
-    jobs += [[name] for name in BOMBS]
+    jobs += [[name] for name in bombs]
     tried: list[Tried] = []
     peak = 0
     for job in track(jobs, "preparing", console=console, disable=console is None):
@@ -74,7 +77,7 @@ def _in_processes(names: Sequence[str]) -> tuple[list[Tried], int]:
     peak = 0
     while names:
         with tempfile.TemporaryDirectory() as folder:
-            child = [sys.executable, __file__, "--child", folder, *names]
+            child = [*CHILD, "--child", folder, *names]
             done = subprocess.run(child, capture_output=True, text=True)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         peak = max([peak, *(line["peak"] for line in lines)])
@@ -144,8 +147,14 @@ def _tried(utterance: Utterance) -> Tried:
 
 
 def _tell(**what: Any) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak": peak, **what}), flush=True)
+    print(json.dumps({"peak": _peak(), **what}), flush=True)
+
+
+def _peak() -> int:
+    """The most bytes this process had resident. Not ``getrusage``'s, which begins at what the
+    process had that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def main() -> None:
@@ -158,7 +167,7 @@ def main() -> None:
     if asked.child:
         _child(Path(asked.child[0]), asked.child[1:])
         return
-    tried, peak = fuzz(asked.count, asked.first, Console(stderr=True))
+    tried, peak = fuzz(asked.count, asked.first, console=Console(stderr=True))
     outcomes = Counter(each.outcome for each in tried)
     for outcome, number in outcomes.most_common():
         print(f"{number:6} {outcome}")

@@ -10,7 +10,7 @@ import soundfile
 
 from speechrnn import recipe
 from speechrnn.corpora import manifest
-from speechrnn.corpora.manifest import Utterance
+from speechrnn.corpora.utterance import Utterance
 from speechrnn.data.index import INDEX_FILE, Index
 from speechrnn.data.prepare import LOCK_FILE, prepare, rejections
 from speechrnn.errors import SpeechRNNError

@@ -34,6 +34,8 @@ from speechrnn.errors import MachineRefused, SpeechRNNError
 from speechrnn.files import read_run
 from speechrnn.training import checkpoint
 
+# Two epochs, and a checkpoint every few steps: all kinds of writing, several times.
+SAVING = {"epochs": 2, "checkpoint_every_seconds": 0.01}
 CODES = (errno.ENOSPC, errno.EACCES, errno.EIO)
 
 
@@ -92,13 +94,11 @@ def refusing(root: Path, code: int, number: int) -> Iterator[Callable[[], int]]:
         yield lambda: asked
 
 
-def faults(folder: Path, every: int = 1, codes: tuple[int, ...] = CODES) -> Iterator[list[str]]:
+def faults(
+    laboratory: Laboratory, folder: Path, every: int = 1, codes: tuple[int, ...] = CODES
+) -> Iterator[list[str]]:
     """Each writing operation (or every ``every``th) with each error: the problems of each."""
-    # Two epochs, and a checkpoint after every step: all kinds of writing, several times.
-    laboratory = Laboratory(
-        small_run.make(folder, "recipe", epochs=2, checkpoint_every_seconds=0.01)
-    )
-    wanted = small_run.outcome(laboratory.run(folder / "whole"))
+    wanted = small_run.outcome(laboratory.run(folder / "whole", **SAVING))
     begun = _begun(laboratory, folder)
     for code in codes:
         number = 0
@@ -107,13 +107,13 @@ def faults(folder: Path, every: int = 1, codes: tuple[int, ...] = CODES) -> Iter
             error: BaseException | None = None
             with refusing(output, code, number) as asked:
                 try:
-                    laboratory.run(output)
+                    laboratory.run(output, **SAVING)
                 except Exception as raised:
                     error = raised
             if asked() <= number:
                 break  # it was done before
             problems = _error_problems(error, code, output) + _state_problems(output, begun)
-            again = small_run.outcome(laboratory.run(output))
+            again = small_run.outcome(laboratory.run(output, **SAVING))
             if different := small_run.differences(again, wanted):
                 problems.append(f"then other than uninterrupted: {', '.join(different)}")
             yield [f"operation {number}, {errno.errorcode[code]}: {each}" for each in problems]
@@ -123,7 +123,7 @@ def faults(folder: Path, every: int = 1, codes: tuple[int, ...] = CODES) -> Iter
 def _begun(laboratory: Laboratory, folder: Path) -> Path:
     """A run directory after one epoch of two, as a stop leaves it."""
     output = folder / "begun"
-    trainer = laboratory.trainer(output)
+    trainer = laboratory.trainer(output, **SAVING)
     # After the first validation, in the next epoch's second step.
     real, steps = laboratory.learner.step, len(laboratory.train_set.plan(0)) + 1
 
@@ -168,7 +168,8 @@ def main() -> None:
     count, problems = 0, []
     with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("faults", total=None)
-        for found in faults(Path(folder), chosen.every):
+        laboratory = Laboratory(small_run.make(Path(folder), "recipe", **SAVING))
+        for found in faults(laboratory, Path(folder), chosen.every):
             count += 1
             bar.update(task, completed=count, description=f"{count} faults")
             problems += found

@@ -144,17 +144,31 @@ def benchmark(
     answer(result.to_dict(), result.table(), as_json)
 
 
-@app.command(epilog=examples("speechrnn info model.tflite", "speechrnn info mine.csv"))
+@app.command(
+    epilog=examples(
+        "speechrnn info model.tflite",
+        "speechrnn info mine.csv",
+        "speechrnn info runs/an4/prepared --rows > utterances.tsv",
+    )
+)
 def info(
     path: Annotated[str, typer.Argument(help="A model, a run directory or a corpus.")],
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Of a prepared corpus: its utterances, as TSV.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """What a model, a run or a corpus is and holds.
 
     A manifest is told by its name: .tsv, .csv, .json or .jsonl; a TensorFlow dataset by tfds:.
+    A prepared corpus is the folder of its shards.
     """
-    from speechrnn.runtime.describe import describe
+    from speechrnn.runtime.describe import describe, prepared_rows
 
+    if rows:
+        for line in prepared_rows(path):
+            print(line)
+        return
     result = describe(path)
     text = "\n".join(f"{key:22} {value}" for key, value in result.items())
     answer(result, text, as_json)

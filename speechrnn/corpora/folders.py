@@ -12,6 +12,7 @@ from speechrnn.corpora.utterance import Stretch, Utterance
 from speechrnn.errors import ManifestError
 
 RECORDINGS = "wav.scp"  # what tells a Kaldi data folder
+KALDI_FILES = (RECORDINGS, "text", "segments", "utt2spk")
 CLIPS = "clips"  # what tells a folder of Common Voice
 TRANSCRIPTS = "*.trans.txt"  # what tells LibriSpeech
 COMMON_VOICE_PARTS = {"train.tsv": "train", "dev.tsv": "dev", "test.tsv": "test"}

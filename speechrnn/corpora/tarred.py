@@ -94,6 +94,11 @@ def is_nemo(path: Path) -> bool:
     return isinstance(row, dict) and "shard_id" in row
 
 
+def beside(path: Path) -> list[Path]:
+    """The archives of NeMo's manifest."""
+    return sorted(path.parent.glob(f"*{SUFFIX}"))
+
+
 def nemo(path: Path) -> list[Utterance]:
     """NeMo's tarred manifest, with its archives beside it: ``audio_3.tar`` for ``shard_id`` 3.
 
@@ -102,7 +107,7 @@ def nemo(path: Path) -> list[Utterance]:
     """
     members: dict[tuple[str, str], tuple[Path, Member]] = {}
     numbers = set()
-    for archive, member in archives.every(sorted(path.parent.glob(f"*{SUFFIX}"))):
+    for archive, member in archives.every(beside(path)):
         found = re.search(r"_(\d+)$", archive.path.stem)
         if found:
             number = str(int(found[1]))

@@ -47,15 +47,7 @@ def read(source: str) -> list[Utterance]:
         ManifestError: no such dataset, not the features, or another file format than TFRecord.
         MissingExtra: tensorflow_datasets is not installed.
     """
-    found = _NAME.fullmatch(source)
-    if found is None:
-        raise ManifestError(f"tfds:{source} names no dataset; write tfds:NAME/CONFIG@DATA_DIR")
-    options = dict(parse_qsl(found["options"] or ""))
-    strange = options.keys() - set(_OPTIONS)
-    if strange:
-        known = ", ".join(_OPTIONS)
-        raise ManifestError(f"tfds:{source}: there is no option {min(strange)}; there are {known}")
-    builder = _prepared(source, found["name"], found["data_dir"])
+    builder, options = _prepared(source)
     place, text = _features(source, builder.info.features, options)
     utterances: list[Utterance] = []
     for name, split in builder.info.splits.items():
@@ -71,16 +63,34 @@ def read(source: str) -> list[Utterance]:
     return utterances
 
 
-def _prepared(source: str, name: str, data_dir: str | None) -> Any:
-    """The builder of a dataset that is on disk, as TFRecord."""
+def files(source: str) -> list[Path]:
+    """The files of a dataset.
+
+    Raises:
+        ManifestError, MissingExtra: as ``read`` does.
+    """
+    builder, _ = _prepared(source)
+    return sorted(path for path in Path(builder.data_dir).iterdir() if path.is_file())
+
+
+def _prepared(source: str) -> tuple[Any, dict[str, str]]:
+    """The builder of a dataset that is on disk, as TFRecord, and the options behind its name."""
+    found = _NAME.fullmatch(source)
+    if found is None:
+        raise ManifestError(f"tfds:{source} names no dataset; write tfds:NAME/CONFIG@DATA_DIR")
+    options = dict(parse_qsl(found["options"] or ""))
+    strange = options.keys() - set(_OPTIONS)
+    if strange:
+        known = ", ".join(_OPTIONS)
+        raise ManifestError(f"tfds:{source}: there is no option {min(strange)}; there are {known}")
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise MissingExtra("a TensorFlow dataset", "tfds") from error
-    if name.split("/")[0].split(":")[0] == "an4":
+    if re.match(r"an4([/:]|$)", found["name"]):
         from speechrnn.corpora import tfds_an4  # noqa: F401  tells tensorflow_datasets of it
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(found["name"], data_dir=found["data_dir"])
         builder.download_and_prepare(file_format="tfrecord")
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -91,7 +101,7 @@ def _prepared(source: str, name: str, data_dir: str | None) -> Any:
         raise ManifestError(
             f"tfds:{source} is stored as {builder.info.file_format.value}; prepare it as tfrecord"
         )
-    return builder
+    return builder, options
 
 
 def _features(

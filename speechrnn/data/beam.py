@@ -136,6 +136,9 @@ def _run(file: Path, settings: Settings, runner: str, options: PipelineOptions) 
     except ValueError as error:
         raise UsageError(f"--runner {runner}: {' '.join(str(error).split())}") from error
     except (OSError, RuntimeError) as error:
+        # In this process Beam takes an interruption for a failure of what it interrupted.
+        if isinstance(error.__context__, KeyboardInterrupt | SystemExit):
+            raise error.__context__ from None
         told = str(error).strip().splitlines() or [type(error).__name__]
         raise MachineRefused(
             f"preparing on {runner} failed: {told[-1]}. Shards that were finished stay: mend the "

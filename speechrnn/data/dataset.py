@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 
 import numpy as np
 import tensorflow as tf
 
+from speechrnn.data import calls
 from speechrnn.data.augment import Augmenter, masks
 from speechrnn.data.index import Index
 from speechrnn.data.plan import Plan, epoch_plan, slice_of
@@ -171,7 +172,11 @@ class Batches:
         plan = self._plan(0, 0, True)
         return self._dataset(lambda: ((0, len(rows), rows) for rows in reversed(plan)), None)
 
-    def _dataset(self, steps: object, augmenter: Augmenter | None) -> tf.data.Dataset:
+    def _dataset(
+        self,
+        steps: Callable[[], Iterator[tuple[int, int, np.ndarray]]],
+        augmenter: Augmenter | None,
+    ) -> tf.data.Dataset:
         number = tf.TensorSpec([], tf.int32)
         signature = (number, number, tf.TensorSpec([None], tf.int32))
 
@@ -181,16 +186,19 @@ class Batches:
             found = {key: v[:rows] if v.shape.rank else v for key, v in found.items()}
             return {**found, "batch_size": batch["batch_size"]}
 
-        dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
-        dataset = dataset.map(self._read, num_parallel_calls=2)
-        dataset = dataset.map(features, num_parallel_calls=2)
+        dataset = tf.data.Dataset.from_generator(calls.stream(steps), output_signature=signature)
+        as_is = tf.autograph.experimental.do_not_convert  # reading the source again takes a second
+        dataset = dataset.map(as_is(self._read), num_parallel_calls=2)
+        dataset = dataset.map(as_is(features), num_parallel_calls=2)
         options = tf.data.Options()
         options.threading.private_threadpool_size = 2
         return dataset.with_options(options).prefetch(4)
 
     def _read(self, epoch: tf.Tensor, batch_size: tf.Tensor, utterances: tf.Tensor) -> Batch:
         payloads, samples, labels, need, keys = tf.numpy_function(
-            self._fetch, [utterances], [tf.string, tf.int32, tf.int32, tf.int32, tf.int32]
+            calls.call(self._fetch),
+            [utterances],
+            [tf.string, tf.int32, tf.int32, tf.int32, tf.int32],
         )
         for tensor in (payloads, samples, need, keys):
             tensor.set_shape([None])

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -23,24 +23,15 @@ from pathlib import Path
 from speechrnn import corpora
 from speechrnn.corpora import manifest
 from speechrnn.corpora.manifest import Utterance
-from speechrnn.data import pool, shards, statistics
-from speechrnn.data.columns import Row, Rows
+from speechrnn.data import pool, shards, spelling, statistics
+from speechrnn.data.columns import Rows
 from speechrnn.data.index import INDEX_FILE, Index
 from speechrnn.data.progress import Bar
-from speechrnn.data.utterance import Rejected, Settings, reject
-from speechrnn.errors import (
-    DataError,
-    MachineRefused,
-    PreparedDataError,
-    RecipeError,
-    TranscriptError,
-)
+from speechrnn.data.utterance import REPORT_FILE, Rejected, Settings, reject
+from speechrnn.errors import MachineRefused, PreparedDataError
 from speechrnn.files import locked, sha256_of, write_atomically
 from speechrnn.recipe import Recipe
-from speechrnn.specs import AlphabetSpec, TextRules
-from speechrnn.text import Alphabet, frames_needed, normalise
 
-REPORT_FILE = "report.tsv"
 MADE_FROM_FILE = "made_from.json"  # what the index was made from; written last
 LOCK_FILE = ".lock"
 _REPORT_COLUMNS = ("utterance_id", "path", "split", "reason", "message")
@@ -86,8 +77,8 @@ def prepared(recipe: Recipe, progress: bool = True) -> Index:
     """
     root = recipe.prepared
     try:
-        made_from = json.loads((root / MADE_FROM_FILE).read_bytes())
-        if made_from == _made_from(recipe):
+        told = json.loads((root / MADE_FROM_FILE).read_bytes())
+        if told == _made_from(recipe):
             index = Index.load(root)
             if all((root / shard.name).stat().st_size == shard.size for shard in index.shards):
                 return index
@@ -125,8 +116,7 @@ def _prepare(recipe: Recipe, progress: bool, runner: str | None, options: Sequen
             written = beam.bring_up_to_date(root, plans, settings, runner, options, bar)
     index = _index(recipe, written, utterances, rejected)
     index.save()
-    content = json.dumps(_made_from(recipe)).encode()
-    write_atomically(root / MADE_FROM_FILE, content)
+    write_atomically(root / MADE_FROM_FILE, json.dumps(_made_from(recipe)).encode())
     shards.remove_stale(root, plans)
     return index
 
@@ -145,12 +135,12 @@ def _absolute(utterance: Utterance) -> Utterance:
 def _made_from(recipe: Recipe) -> dict[str, str]:
     """What tells whether an index is still that of a recipe; raises OSError where it cannot."""
     data = recipe.model_dump(mode="json", include={"data", "text", "features"})
-    for name in ("manifest", "prepared", "batch_seconds", "workers"):
+    for name in ("prepared", "batch_seconds", "workers"):
         del data["data"][name]
-    told = [data, recipe.model.time_stride, str(recipe.data.manifest), shards.FORMAT]
+    told = [data, recipe.model.time_stride, shards.FORMAT]
     return {
         "recipe": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest(),
-        "manifest": sha256_of(Path(recipe.data.manifest)),
+        "manifest": corpora.fingerprint(recipe.data.manifest),
         "index": sha256_of(recipe.prepared / INDEX_FILE),
     }
 
@@ -163,12 +153,9 @@ def _index(
 ) -> Index:
     """The index of what was written; all that it leaves out is reported."""
     root = recipe.prepared
-    by_id = {utterance.utterance_id: utterance for utterance in utterances}
     rejected += [each for shard in written for each in shard.rejected]
     try:
-        rows = _feasible(recipe, _rows(written, by_id, recipe.text), by_id, rejected)
-        alphabet = _alphabet(recipe, _with_training(rows, rejected, root))
-        rows = _with_training(_spelled(alphabet, rows, by_id, rejected), rejected, root)
+        rows, alphabet = spelling.rows(recipe, written, utterances, rejected)
     finally:
         _write_report(root, rejected)
     index = Index(
@@ -176,7 +163,7 @@ def _index(
         sample_rate=recipe.features.sample_rate,
         alphabet=alphabet.spec,
         statistics=None,
-        corpus_sha256=_corpus_sha256(rows),
+        corpus_sha256=spelling.sha256(rows),
         shards=tuple(shard.shard for shard in written),
         rows=Rows.of(rows),
         rejected=dict(sorted(Counter(each.reason for each in rejected).items())),
@@ -201,94 +188,6 @@ def rejections(root: str | os.PathLike[str]) -> list[Rejected]:
         return [Rejected(*line.split("\t")) for line in lines]
     except (OSError, ValueError, TypeError) as error:
         raise PreparedDataError(f"cannot read {path} ({error}); run speechrnn prepare") from error
-
-
-def _rows(
-    written: Sequence[shards.Written], by_id: Mapping[str, Utterance], rules: TextRules
-) -> list[Row]:
-    rows = []
-    for number, shard in enumerate(written):
-        for record in shard.records:
-            told = by_id[record.utterance_id]
-            rows.append(
-                Row(
-                    utterance_id=told.utterance_id,
-                    split=told.split,
-                    speaker=told.speaker,
-                    shard=number,
-                    offset=record.offset,
-                    length=record.length,
-                    crc32=record.crc32,
-                    samples=record.samples,
-                    text=normalise(told.text, rules),
-                )
-            )
-    return rows
-
-
-def _feasible(
-    recipe: Recipe, rows: Iterable[Row], by_id: Mapping[str, Utterance], rejected: list[Rejected]
-) -> list[Row]:
-    """The rows that CTC can write in the frames their audio gives; the others are rejected."""
-    kept = []
-    for row in rows:
-        needed = frames_needed([ord(char) for char in row.text])
-        frames = recipe.model.output_frames(recipe.features.frames(row.samples))
-        if needed <= frames:
-            kept.append(row)
-            continue
-        repeats = needed - len(row.text)
-        message = (
-            f"{row.utterance_id}: {len(row.text)} labels and {repeats} repeats need {needed} "
-            f"frames; the model gives {frames}. Check the transcript, lower model.time_stride "
-            "or drop the utterance"
-        )
-        rejected.append(reject(by_id[row.utterance_id], "too_many_labels", message))
-    return kept
-
-
-def _alphabet(recipe: Recipe, rows: Iterable[Row]) -> Alphabet:
-    if recipe.data.alphabet is None:
-        return Alphabet.derive((row.text for row in rows if row.split == "train"), recipe.text)
-    try:
-        return Alphabet(AlphabetSpec(tuple(recipe.data.alphabet), recipe.text))
-    except ValueError as error:
-        raise RecipeError(f"data.alphabet {recipe.data.alphabet!r}: {error}") from error
-
-
-def _spelled(
-    alphabet: Alphabet,
-    rows: Iterable[Row],
-    by_id: Mapping[str, Utterance],
-    rejected: list[Rejected],
-) -> list[Row]:
-    """The rows whose text the alphabet can write; the others are rejected."""
-    kept = []
-    for row in rows:
-        try:
-            alphabet.encode(row.text)
-            kept.append(row)
-        except TranscriptError as error:
-            message = f"{row.utterance_id}: {error}"
-            rejected.append(reject(by_id[row.utterance_id], error.reason, message))
-    return kept
-
-
-def _with_training(rows: list[Row], rejected: Sequence[Rejected], root: Path) -> list[Row]:
-    if any(row.split == "train" for row in rows):
-        return rows
-    reasons = Counter(each.reason for each in rejected if each.split == "train").most_common()
-    found = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    raise DataError(
-        "no training utterance is left"
-        + (f" (rejected: {found}; see {root / REPORT_FILE})" if found else "")
-        + ". Correct these, or give some utterance the split 'train'"
-    )
-
-
-def _corpus_sha256(rows: Iterable[Row]) -> str:
-    lines = sorted(f"{row.utterance_id}\t{row.split}\t{row.text}\t{row.crc32}\n" for row in rows)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _write_report(root: Path, rejected: Iterable[Rejected]) -> None:

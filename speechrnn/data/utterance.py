@@ -11,6 +11,8 @@ from speechrnn.corpora import recordings
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.errors import DataError
 
+REPORT_FILE = "report.tsv"  # of a prepared folder: every Rejected
+
 
 @dataclass(frozen=True)
 class Settings:

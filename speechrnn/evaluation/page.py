@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -172,6 +173,34 @@ def player(recording: bytes, name: str) -> str:
     return (
         f'<audio controls preload="none" aria-label="{escape(name)}" '
         f'src="data:audio/flac;base64,{base64_of(recording)}"></audio>'
+    )
+
+
+class Drawing(Protocol):
+    """A PNG of ``width`` times ``height`` pixels, whose time axis lies between ``left`` and
+    ``right``, as shares of the width."""
+
+    @property
+    def png(self) -> bytes: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def left(self) -> float: ...
+    @property
+    def right(self) -> float: ...
+
+
+def figure(drawn: Drawing, seconds: float, name: str, shown: str) -> str:
+    """A picture of something ``shown`` over time, with what the script needs to tell places from
+    times; its size is told in advance, so that nothing moves when it is drawn."""
+    return (
+        f'<div class="picture" tabindex="0" role="group" aria-label="picture of {escape(name)}">'
+        f'<div data-left="{drawn.left:.5f}" data-right="{drawn.right:.5f}" '
+        f'data-seconds="{seconds:.4f}"><img width="{drawn.width}" height="{drawn.height}" '
+        f'alt="{escape(shown)} of {escape(name)}" decoding="async" loading="lazy" '
+        f'src="data:image/png;base64,{base64_of(drawn.png)}"></div></div>'
     )
 
 

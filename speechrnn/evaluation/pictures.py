@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from speechrnn.errors import MissingExtra
-from speechrnn.features.reference import features
+from speechrnn.features.reference import features, mel_edges
 from speechrnn.specs import FeatureSpec, RecogniserSpec
 from speechrnn.text import BLANK
 
@@ -27,6 +27,8 @@ SEEN = 0.05  # a symbol whose posterior never gets there has no line
 _INCHES_PER_SECOND = 3.2
 _MARGINS = (0.62, 0.08)  # inches left and right of the time axis
 _HERTZ = (500, 1000, 2000, 4000)
+_FEATURES_INCHES = (5.0, 1.9)
+_COVER = "#7c8894"  # of masks: grey among the colours
 _INCHES = (6.5, 30.0)  # narrowest and widest
 
 
@@ -77,7 +79,8 @@ def picture(
     across = right - left
     above = figure.add_axes((left, (0.45 + lower + 0.25) / height, across, 1.6 / height))
     below = figure.add_axes((left, 0.45 / height, across, lower / height))
-    _draw_features(above, waveform, spec.features)
+    levels = feature_levels(waveform, spec.features)
+    _draw_features(above, waveform, spec.features, levels)
     _draw_posteriors(below, log_probs, rows, spec)
     for axes, words, colour in ((above, said, "#b00060"), (below, heard, "#0b5cad")):
         axes.set_xlim(0, seconds)
@@ -88,15 +91,56 @@ def picture(
     return _drawn(figure, left, right)
 
 
+def features_picture(
+    waveform: np.ndarray,
+    spec: FeatureSpec,
+    seconds: float,
+    levels: tuple[float, float],
+    bands: Sequence[Sequence[int]] = (),
+    stretches: Sequence[Sequence[int]] = (),
+) -> Picture:
+    """The log-mel features of a recording, on a time axis of ``seconds``; colours span ``levels``.
+
+    ``bands`` of feature dimensions and ``stretches`` of frames, each from the first to behind the
+    last, are covered, as masks cover them.
+
+    Raises:
+        AudioError: fewer samples than one window.
+    """
+    width, height = _FEATURES_INCHES
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
+    left, right = _MARGINS[0] / width, 1 - _MARGINS[1] / width
+    axes = figure.add_axes((left, 0.42 / height, right - left, (height - 0.5) / height))
+    _draw_features(axes, waveform, spec, levels)
+    low, high = axes.get_ylim()
+    end = spec.frames(len(waveform)) * spec.hop_ms / 1000
+    edges = mel_edges(spec)
+    for first, behind in bands:
+        axes.axhspan(edges[first], edges[behind], 0, end / seconds, color=_COVER)
+    for first, behind in stretches:
+        times = np.array([first, behind]) * spec.hop_ms / 1000
+        axes.axvspan(*times, color=_COVER)
+    axes.set_ylim(low, high)
+    axes.set_xlim(0, seconds)
+    axes.set_xlabel("seconds", fontsize=8, labelpad=1)
+    return _drawn(figure, left, right)
+
+
 def _rows(log_probs: np.ndarray) -> list[int]:
     """The labels that are worth a line: the blank at the bottom, then those seen."""
     seen = np.flatnonzero(np.exp(log_probs).max(axis=0, initial=0.0) >= SEEN)
     return [BLANK, *(int(label) for label in seen if label != BLANK)]
 
 
-def _draw_features(axes, waveform: np.ndarray, spec: FeatureSpec) -> None:  # type: ignore[no-untyped-def]
+def feature_levels(waveform: np.ndarray, spec: FeatureSpec) -> tuple[float, float]:
+    """The log-mel power of a recording's quietest and loudest parts, which colours span."""
+    log_mel = features(waveform, _shown(spec))
+    return float(np.percentile(log_mel, 5)), float(log_mel.max())
+
+
+def _shown(spec: FeatureSpec) -> FeatureSpec:
     """Log-mel power, whatever features the model takes: 10 ms and 80 bands tell people most."""
-    shown = FeatureSpec(
+    return FeatureSpec(
         sample_rate=spec.sample_rate,
         window_ms=spec.window_ms,
         hop_ms=spec.hop_ms,
@@ -105,6 +149,12 @@ def _draw_features(axes, waveform: np.ndarray, spec: FeatureSpec) -> None:  # ty
         high_hz=spec.high_hz,
         floor=spec.floor,
     )
+
+
+def _draw_features(  # type: ignore[no-untyped-def]
+    axes, waveform: np.ndarray, spec: FeatureSpec, levels: tuple[float, float]
+) -> None:
+    shown = _shown(spec)
     log_mel = features(waveform, shown).T
     specshow(
         log_mel,
@@ -116,7 +166,8 @@ def _draw_features(axes, waveform: np.ndarray, spec: FeatureSpec) -> None:  # ty
         y_axis="mel",
         ax=axes,
         cmap="magma",
-        vmin=float(np.percentile(log_mel, 5)),
+        vmin=levels[0],
+        vmax=levels[1],
         rasterized=True,
     )
     axes.set_ylabel("")

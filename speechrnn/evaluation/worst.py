@@ -21,6 +21,7 @@ from speechrnn.evaluation.transcripts import given
 from speechrnn.specs import RecogniserSpec
 
 MOST_SOUND = 12_000_000  # bytes of all embedded recordings together: the page stays quick
+SHOWN = "log-mel spectrum over the probabilities of the symbols"
 LONGEST_S = 60.0  # a picture of more shows nothing
 _MARKS = {"substitute": "S", "delete": "D", "insert": "I"}
 _SPOKEN = {"substitute": "substituted", "delete": "deleted", "insert": "inserted"}
@@ -163,18 +164,5 @@ def _media(look: Look | None, name: str, path: Path) -> str:
     else:
         parts.append(f'<p class="remark">Too long for this page: {escape(str(path))}</p>')
     if look.picture:
-        parts.append(_figure(look.picture, look.seconds, name))
+        parts.append(page.figure(look.picture, look.seconds, name, SHOWN))
     return "\n".join(parts)
-
-
-def _figure(drawn: Picture, seconds: float, name: str) -> str:
-    """A picture with what the script needs to tell places from times; its size is told in advance,
-    so that nothing moves when it is drawn."""
-    return (
-        f'<div class="picture" tabindex="0" role="group" aria-label="picture of {escape(name)}">'
-        f'<div data-left="{drawn.left:.5f}" data-right="{drawn.right:.5f}" '
-        f'data-seconds="{seconds:.4f}"><img width="{drawn.width}" height="{drawn.height}" '
-        f'alt="log-mel spectrum of {escape(name)} over the probabilities of its symbols" '
-        f'decoding="async" loading="lazy" '
-        f'src="data:image/png;base64,{page.base64_of(drawn.png)}"></div></div>'
-    )

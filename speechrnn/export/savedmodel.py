@@ -66,7 +66,7 @@ def export_savedmodel(
         module = service(model, spec)
         tf.saved_model.save(module, str(temporary), signatures=module.serve)
         reference = KerasRecognizer(model, spec, card)
-        _describe(temporary, spec, {**card, **habits(reference, recordings)})
+        describe(temporary, spec, {**card, **habits(reference, recordings)})
         exported = SavedModelRecognizer(temporary)
         report = ExportReport(
             path=str(version),
@@ -85,7 +85,8 @@ def export_savedmodel(
     return report
 
 
-def _describe(folder: Path, spec: RecogniserSpec, card: dict[str, Any]) -> None:
+def describe(folder: Path, spec: RecogniserSpec, card: dict[str, Any]) -> None:
+    """Put description and checksums into a SavedModel."""
     (folder / DESCRIPTION).parent.mkdir()
     write_atomically(folder / DESCRIPTION, container.describe(spec, card))
     files = sorted(path for path in folder.rglob("*") if path.is_file())

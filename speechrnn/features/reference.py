@@ -62,6 +62,12 @@ def mel_filters(spec: FeatureSpec) -> np.ndarray:
     return filters
 
 
+def mel_edges(spec: FeatureSpec) -> np.ndarray:
+    """(mels + 1,) Hz: where each mel band meets the next, half way on the mel scale."""
+    mels = np.linspace(_hz_to_mel(spec.low_hz), _hz_to_mel(spec.high_hz), 2 * spec.mels + 3)
+    return np.asarray(_mel_to_hz(mels[1::2]))
+
+
 _BREAK_HZ, _BREAK_MEL = 1000.0, 15.0
 _MEL_PER_HZ = _BREAK_MEL / _BREAK_HZ
 _LOG_STEP = np.log(6.4) / 27  # 27 mel from 1 kHz to 6.4 kHz

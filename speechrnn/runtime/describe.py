@@ -1,12 +1,18 @@
-"""What a path holds: a model, a run or a corpus."""
+"""What a path holds: a model, a run or a corpus, as it is listed or as it is prepared."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from speechrnn import corpora
+from speechrnn.data.columns import Row
+from speechrnn.data.index import INDEX_FILE, Index
 from speechrnn.decoding import carried
 from speechrnn.files import LANGUAGE_MODEL, MODEL, read_run
 from speechrnn.language import CharacterLMSpec
@@ -19,6 +25,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
     Raises:
         ManifestError: a corpus that cannot be read.
+        PreparedDataError: a prepared corpus whose index is damaged.
         ModelError: no model, or a damaged one.
     """
     source, path = str(path), Path(path)
@@ -26,6 +33,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         description, _ = read_run(path)
         if description["kind"] == LANGUAGE_MODEL:
             return _language_model(path, description)
+    elif (path / INDEX_FILE).is_file():
+        return _prepared(Index.load(path))
     elif corpora.is_one(source):
         return _corpus(source)
     return _model(path, open_model(path, decoder=None))
@@ -42,6 +51,37 @@ def _corpus(source: str) -> dict[str, Any]:
         facts[f"split {split}"] = f"{count} utterances, {len(speakers)} speakers{hours}"
     facts["words"] = len({word for u in utterances for word in u.text.split()})
     return facts
+
+
+def prepared_rows(path: str | Path) -> Iterator[str]:
+    """The utterances of a prepared corpus, in the order of its shards, as lines of TSV.
+
+    Raises:
+        PreparedDataError: there is none in this folder, or its index is damaged.
+    """
+    index = Index.load(path)
+    yield "\t".join([*(column.name for column in fields(Row)), "duration_s"])
+    for row in index.rows:
+        values = [*astuple(row), f"{row.samples / index.sample_rate:.3f}"]
+        yield "\t".join(" ".join(str(value).split()) for value in values)
+
+
+def _prepared(index: Index) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "kind": "prepared corpus",
+        "path": str(index.root),
+        "size_bytes": sum(shard.size for shard in index.shards),
+        "shards": len(index.shards),
+        "sample_rate": index.sample_rate,
+        "alphabet": "".join(index.alphabet.symbols),
+        "corpus_sha256": index.corpus_sha256,
+    }
+    for split in index.splits:
+        rows = index.split(split)
+        speakers = len(np.unique(rows.column("speaker")))
+        hours = f"{index.seconds(split) / 3600:.2f} h"
+        facts[f"split {split}"] = f"{len(rows)} utterances, {speakers} speakers, {hours}"
+    return {**facts, "rejected": index.rejected}
 
 
 def _language_model(path: Path, description: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from ai_edge_litert import schema_py_generated as schema
 
+from speechrnn.errors import ModelError
 from speechrnn.specs import CONVOLUTION_STRIDES, FeatureSpec, ModelSpec, RecogniserSpec
 
 # How many matrices of inputs x units, and of units x units, a frame is multiplied with. The depth
@@ -27,6 +29,23 @@ def operation_names(flatbuffer: bytes) -> list[str]:
         else names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
         for code in codes
     ]
+
+
+def refuse_custom_operations(flatbuffer: bytes, source: Path) -> None:
+    """Raise ModelError, naming ``source``, where a flatbuffer has operations that are not TFLite's
+    own: such would come from a library on this machine, Flex's among them."""
+    model = schema.Model.GetRootAs(flatbuffer, 0)
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    custom = [
+        (code.CustomCode() or b"?").decode(errors="replace")
+        for code in codes
+        if schema.BuiltinOperator.CUSTOM in (code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    ]
+    if custom:
+        raise ModelError(
+            f"{source} has custom operations ({', '.join(sorted(custom))}), which no file that "
+            "speechrnn exports has; it is not loaded. Export it again from its run."
+        )
 
 
 def count_operations(flatbuffer: bytes) -> dict[str, int]:

@@ -23,6 +23,7 @@ from speechrnn.decoding.rejection import Rejection
 from speechrnn.decoding.settings import Decoder, DecoderSettings
 from speechrnn.errors import MissingExtra, ModelError
 from speechrnn.runtime import container
+from speechrnn.runtime.operations import refuse_custom_operations
 from speechrnn.runtime.reading import Listened, Reader
 from speechrnn.runtime.results import Aligned, Habits, Transcript
 from speechrnn.runtime.streaming import Endpoint, State, Stream
@@ -242,6 +243,7 @@ class Recognizer(BaseRecognizer):
 
     def __init__(self, path: str | Path, reject: bool = True, decoder: Decoder = "carried"):
         loaded = container.read(path)
+        refuse_custom_operations(loaded.model_bytes, Path(path))
         super().__init__(loaded.spec, loaded.card)
         if not reject:
             self.rejection = None

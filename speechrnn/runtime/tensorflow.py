@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from speechrnn.errors import MissingExtra, ModelError
-from speechrnn.files import sha256_of
+from speechrnn.files import own, sha256_of
 from speechrnn.runtime import container
 from speechrnn.runtime.recognizer import BaseRecognizer
+from speechrnn.runtime.saved_graph import refuse_foreign_operations
 from speechrnn.specs import RecogniserSpec
 
 try:
@@ -76,7 +77,8 @@ class SavedModelRecognizer(BaseRecognizer):
     """A SavedModel that speechrnn exported.
 
     Raises:
-        ModelError: not exported by speechrnn, incomplete or damaged.
+        ModelError: not exported by speechrnn, incomplete or damaged, or with operations in its
+            graph that no export has.
     """
 
     kind = "savedmodel"
@@ -84,6 +86,7 @@ class SavedModelRecognizer(BaseRecognizer):
     def __init__(self, folder: str | Path):
         folder = Path(folder)
         _check_sums(folder)
+        refuse_foreign_operations(folder)
         super().__init__(*container.parse_description((folder / DESCRIPTION).read_bytes(), folder))
         self._model = tf.saved_model.load(str(folder))  # keeps the variables alive
         self._serve = self._model.signatures["serving_default"]
@@ -98,7 +101,10 @@ def _check_sums(folder: Path) -> None:
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        found = {name: sha256_of(folder / name) for name in listed}
+        for path in folder.rglob("*"):  # unlisted ones too: TensorFlow might follow them
+            if not path.is_dir() or path.is_symlink():
+                own(folder, path.relative_to(folder).as_posix())
+        found = {name: sha256_of(own(folder, name)) for name in listed}
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder} is not a SavedModel of speechrnn's, or files of it are missing ({error}); "

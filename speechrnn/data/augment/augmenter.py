@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn.augmentation import AugmentSection
+from speechrnn.data import calls
 from speechrnn.data.augment import masks, recordings
 from speechrnn.data.augment.recordings import Recordings
 from speechrnn.data.augment.steps import Moment, Surroundings, Voices, steps
@@ -120,7 +121,7 @@ class Augmenter:
         """``batch`` as a part of a tf.data graph."""
         names = ("waveforms", "samples", "keys", "need", "epoch")
         kinds = [tf.float32, tf.int32, tf.int32, tf.int32]
-        found = tf.numpy_function(self.batch, [batch[name] for name in names], kinds)
+        found = tf.numpy_function(calls.call(self.batch), [batch[name] for name in names], kinds)
         section = self.section
         shapes = ([None, None], [None], [None, section.frequency_masks, 2])
         for tensor, shape in zip(found, (*shapes, [None, section.time_masks, 2]), strict=True):

@@ -23,6 +23,8 @@ from speechrnn.data.augment.room import reverberate, simulated
 from speechrnn.data.augment.time_scale import change_pitch, change_speed, change_tempo
 from speechrnn.section import Ramp, Range
 
+SPEED_STEPS = 500  # in a rate of 1
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -101,7 +103,8 @@ def steps(section: AugmentSection, rate: int, around: Surroundings) -> Iterator[
 
 
 def _speed(waveform: np.ndarray, moment: Moment, ramp: Ramp[Range]) -> Changed:
-    factor = moment.draw(ramp)
+    # Ratios of small numbers take soxr half the time of others.
+    factor = round(moment.draw(ramp) * SPEED_STEPS) / SPEED_STEPS
     if int(len(waveform) / factor) < moment.least:
         return waveform, ""
     return change_speed(waveform, factor), f"{factor:.3f} times as fast"
@@ -154,7 +157,7 @@ def _babble(
         heard = noise.excerpt(other, len(waveform), start)
         mixed = noise.mix(mixed, heard, snr, power, noise.active_power(other, rate))
         levels.append(f"{snr:.1f}")
-    return mixed, f"{' and '.join(levels)} dB over another voice"
+    return mixed, f"another voice {' and '.join(levels)} dB below"
 
 
 def _noise(
@@ -171,7 +174,7 @@ def _noise(
     heard = noise.excerpt(noises[number], len(waveform), start) * np.float32(1 / 32768)
     over = float(np.vdot(heard, heard)) / len(heard)
     mixed = noise.mix(waveform, heard, snr, noise.active_power(waveform, rate), over)
-    return mixed, f"recording {number + 1}, {snr:.1f} dB below the speech"
+    return mixed, f"recording {number + 1}, {snr:.1f} dB below"
 
 
 def _gain(waveform: np.ndarray, moment: Moment, ramp: Ramp[Range]) -> Changed:

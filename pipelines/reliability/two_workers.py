@@ -1,7 +1,7 @@
 """Training on two workers: the loss curve of one worker; a killed worker ends all, and the next
 start goes on to the same end.
 
-    python pipelines/reliability/workers.py 6
+    python pipelines/reliability/two_workers.py 6
 
 Two workers of `speechrnn train` share 127.0.0.1, a network of whistles and its batches, dropout
 off. First they train undisturbed: every step's loss has to be that of one worker with the same
