@@ -86,12 +86,12 @@ def child(row: str, shape: dict[str, int]) -> None:
 def main(rows: list[str], shape: dict[str, int], rounds: int, seconds: float) -> dict[str, Any]:
     """Row -> the seconds of its first and of its best step, its loss and its peak of memory."""
     found: dict[str, Any] = {}
-    processes = {}
+    processes: dict[str, Any] = {}
     for row in rows:
         command = [sys.executable, __file__, "--child", row, "--shape", json.dumps(shape)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        processes[row] = subprocess.Popen(command, cwd=Path(__file__).parent, **pipes)
-        answer = processes[row].stdout.readline()
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process: Any = subprocess.Popen(command, cwd=Path(__file__).parent, **pipes)
+        processes[row], answer = process, process.stdout.readline()
         found[row] = json.loads(answer) if answer else {"failed": True}
         print(f"{row} stands ready", file=sys.stderr, flush=True)
     for _ in range(rounds):
