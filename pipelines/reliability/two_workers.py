@@ -162,7 +162,7 @@ def main(count: int, folder: Path, seed: int) -> str:
         print(f"\r{number} of {count}", end="", file=sys.stderr, flush=True)
         output, log = folder / f"run-{number}", folder / f"run-{number}.log"
         how = signal.SIGTERM if number % 3 == 2 else signal.SIGKILL
-        took = disturbed(recipe, output, log, number % 2, how, rng.randrange(1, steps - 10))
+        took = disturbed(recipe, output, log, number % 2, how, rng.randrange(1, steps // 2))
         longest, off = max(longest, took), differ(weights(output), wanted)
         if off > TOLERANCE:
             raise Broken(f"weights are off by {off:.2g} after {how.name}; see {log}")
