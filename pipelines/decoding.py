@@ -113,7 +113,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for each in rows:
         low, high = (100 * bound for bound in each["wer_ci95"])
         line = f"{each['name']:34} {100 * each['wer']:6.2f}  {low:4.1f} to {high:4.1f}"
-        line += f"  {each['errors']:6}  {each['errors'] / rows[0]['errors']:11.2f}"
+        share = each["errors"] / rows[0]["errors"] if rows[0]["errors"] else math.nan
+        line += f"  {each['errors']:6}  {share:11.2f}"
         if each["than_greedy"]:
             p = each["than_greedy"]["matched_pairs"]["p"]
             held_out = each["held_out_wer"]
