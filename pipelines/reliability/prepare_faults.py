@@ -42,14 +42,15 @@ from speechrnn.recipe import Recipe
 
 # A process that says when its imports are behind it, so that kills fall into the work.
 CHILD = """
-import sys
+import os, sys
 from speechrnn import recipe
 from speechrnn.cli.app import orderly_end
 from speechrnn.data.prepare import prepare
 if __name__ == "__main__":
-    print("ready", flush=True)
     with orderly_end():
+        print("ready", flush=True)
         prepare(recipe.load(sys.argv[1]), progress=False)
+        os._exit(0)  # outside, a signal would end it as it ends any process
 """
 REFUSALS = {errno.ENOSPC: "No space left on device", errno.EACCES: "Permission denied"}
 
