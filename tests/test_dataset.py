@@ -266,8 +266,18 @@ def test_workers_resume_identically(train):
             np.testing.assert_array_equal(resumed[key], value)
 
 
-def test_a_script_that_ends_in_the_midst_of_epochs_ends(path):
-    """Threads of TensorFlow's that are within Python when the interpreter goes abort it."""
+def test_a_script_that_ends_in_the_midst_of_epochs_ends(tmp_path):
+    """It would abort or hang: TensorFlow's threads are within Python when the interpreter goes.
+
+    Batches of a minute, so that all four iterators have much left to read by then.
+    """
+    utterances = []
+    for number in range(150):
+        noise = np.random.default_rng(number).normal(0, 0.1, 10 * RATE)
+        soundfile.write(tmp_path / f"{number}.wav", noise, RATE)
+        utterances.append(Utterance(f"u{number}", tmp_path / f"{number}.wav", "ab", "train"))
+    manifest.write(tmp_path / "manifest.tsv", utterances)
+    path = write_recipe(tmp_path, tmp_path / "manifest.tsv", data={"batch_seconds": 60})
     script = """
         import sys
         from speechrnn import data, recipe
