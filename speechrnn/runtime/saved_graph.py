@@ -52,7 +52,7 @@ def refuse_foreign_operations(folder: Path) -> None:
 
     It is parsed and not loaded: nothing of it runs.
     """
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
     path = folder / GRAPH
