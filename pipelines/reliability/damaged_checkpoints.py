@@ -44,7 +44,7 @@ def checkpoint_problems(folder: Path, flips: int, cuts: int, seed: int = 0) -> I
     """Every damage to a checkpoint's files -> what is wrong with how it was taken."""
     rng = np.random.default_rng(seed)
     for step in (OLD, NEW):
-        arrays = {
+        arrays: dict[str, list[np.ndarray]] = {
             "model": [rng.normal(size=(80, 90)).astype(np.float32), np.full(3, step, np.int32)],
             "optimizer": [rng.normal(size=500).astype(np.float32)],
         }

@@ -81,7 +81,8 @@ def hdf5_weights(folder: Path, canary: Path) -> Path:
 
 def pickled_weights(folder: Path, canary: Path) -> Path:
     buffer = io.BytesIO()
-    np.savez(buffer, **{"0000": np.array([Touch(canary)], object)})
+    weights: dict[str, Any] = {"0000": np.array([Touch(canary)], object)}
+    np.savez(buffer, **weights)
     return _run(folder, buffer.getvalue())
 
 

@@ -66,8 +66,9 @@ places: Counter[str] = Counter()
 def run(recipe: Path) -> subprocess.Popen[bytes]:
     """The command, in a process of its own."""
     command = [sys.executable, "-m", "speechrnn", "train", str(recipe), "--quiet"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, **quiet)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, stdout=nowhere, stderr=nowhere)
 
 
 def _killed(recipe: Path, output: Path, delay: float) -> str:

@@ -6,8 +6,8 @@ Its graph is traced once; a run then takes a second.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from speechrnn.training.display import Display
 from speechrnn.training.language_model import LanguageModelLearner
 from speechrnn.training.loop import Trainer
 from speechrnn.training.recogniser import RecogniserLearner
+from speechrnn.training.step import Learner
 
 
 class Laboratory:
@@ -36,13 +37,17 @@ class Laboratory:
         loaded = recipe.load_any(path)
         determinism.configure(loaded.training)
         self.recipe: Recipe | LanguageRecipe = loaded
+        self.spec: Any
+        self.train_set: Any
+        self.dev_set: Any
+        self.learner: Learner[Any]
         if isinstance(loaded, LanguageRecipe):
             found = texts.read(loaded)
             self.spec = CharacterLMSpec(found.alphabet.spec, loaded.language_model)
             self.train_set = TextBatches(loaded, self.spec, found.train)
             self.dev_set = TextBatches(loaded, self.spec, found.dev)
-            model = network.build_language_model(self.spec, loaded.seed)
-            self.learner = LanguageModelLearner(model, self.spec, loaded)
+            language_model = network.build_language_model(self.spec, loaded.seed)
+            self.learner = LanguageModelLearner(language_model, self.spec, loaded)
         else:
             index = prepare(loaded, progress=False)
             self.spec = recogniser_spec(loaded, index)
@@ -52,7 +57,7 @@ class Laboratory:
             self.learner = RecogniserLearner(model, self.spec, loaded)
         self.fresh = {group: [np.copy(a) for a in v] for group, v in self.learner.arrays().items()}
 
-    def trainer(self, output: Path, quiet: bool = True, **training: object) -> Trainer:
+    def trainer(self, output: Path, quiet: bool = True, **training: Any) -> Trainer:
         """One that would train into ``output``, from the beginning or from what is there, with
         changes to the recipe's training section."""
         section = self.recipe.training.model_copy(update=training)
@@ -70,7 +75,7 @@ class Laboratory:
             "laboratory",
         )
 
-    def run(self, output: Path, **training: object) -> Path:
+    def run(self, output: Path, **training: Any) -> Path:
         """Train into ``output`` to the end -> ``output``."""
         trainer = self.trainer(output, **training)
         with trainer.display:
@@ -81,7 +86,3 @@ class Laboratory:
         """A run directory as it stands, to do something to."""
         shutil.rmtree(to, ignore_errors=True)
         return Path(shutil.copytree(of, to))
-
-    def describe(self) -> dict[str, object]:
-        """The model's description, plain."""
-        return asdict(self.spec)

@@ -60,9 +60,8 @@ def _trained(path: Path, output: Path, split: str, where: str, value: float) -> 
         victim = source.rows[position].utterance_id
         choose(np.array(source._alphabet.encode(source.rows[position].text)))
         _poison_before_the_network(source, position, where, value)
-        trainer, told = laboratory.trainer(output), []
-        trainer.display.say = told.append
-        with trainer.display:
+        trainer, told = laboratory.trainer(output), list[str]()
+        with mock.patch.object(trainer.display, "say", told.append), trainer.display:
             trainer.start("", "", {}, see="")
     return _problems(output, laboratory, split, victim, told)
 
@@ -133,7 +132,10 @@ def _problems(
         named = {name for name in names if name in line.replace(",", " ").split()}
         if named != {victim}:
             problems.append(f"named {sorted(named)} and not only {victim}: {line}")
-    arrays, state = checkpoint.load_newest(output / "checkpoints")
+    found = checkpoint.load_newest(output / "checkpoints")
+    if found is None:
+        return [*problems, "no checkpoint was written"]
+    arrays, state = found
     if not all(np.isfinite(a).all() for group in arrays.values() for a in group):
         problems.append("weights, optimiser or average are not finite")
     steps = sum(len(laboratory.train_set.plan(epoch)) for epoch in range(EPOCHS))

@@ -35,7 +35,7 @@ from speechrnn.files import read_run
 from speechrnn.training import checkpoint
 
 # Two epochs, and a checkpoint every few steps: all kinds of writing, several times.
-SAVING = {"epochs": 2, "checkpoint_every_seconds": 0.01}
+SAVING: dict[str, Any] = {"epochs": 2, "checkpoint_every_seconds": 0.01}
 CODES = (errno.ENOSPC, errno.EACCES, errno.EIO)
 
 
@@ -148,10 +148,10 @@ def _error_problems(error: BaseException | None, code: int, output: Path) -> lis
 
 
 def _state_problems(output: Path, begun: Path) -> list[str]:
-    found = []
+    found: list[object] = []
     try:
         read_run(output)
-        newest = checkpoint.load_newest(output / "checkpoints", lambda damage: found.append(damage))
+        newest = checkpoint.load_newest(output / "checkpoints", found.append)
         before = checkpoint.load_newest(begun / "checkpoints")
         if newest is None or before is None or newest[1]["step"] < before[1]["step"]:
             found.append("the newest checkpoint is gone")
