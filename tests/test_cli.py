@@ -721,7 +721,7 @@ def test_the_examples_in_the_help_are_valid_calls(command):
     title, *lines = found.epilog.split("\n\n")
     assert title == "Examples:" and lines
     for line in lines:
-        _, _, call = line.rpartition(" | ")  # what another program is piped into
+        _, _, call = line.partition(" > ")[0].rpartition(" | ")  # what the shell does with it
         program, name, *arguments = call.split()
         assert (program, name) == ("speechrnn", command)
         context = found.make_context(name, arguments)  # parses; an invalid call raises

@@ -14,9 +14,6 @@ from speechrnn.data.prepare import prepare
 from speechrnn.training import distribution
 from speechrnn.training.recogniser import RecogniserLearner
 
-[processor] = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
-
 
 def learner(path, strategy, *changes):
     loaded = recipe.load(path, [f"training.strategy={strategy}", *changes])
@@ -47,27 +44,35 @@ def copies(variable):
     return [value.numpy() for value in variable.value.values]
 
 
-path = sys.argv[1]
-still = "model.dropout=0", "training.ema_decay=0.9"
-one, two = learner(path, "one", *still), learner(path, "mirrored", *still)
-told = {"replicas": two.distribution.replicas, "steps": 0.0}
-for rows in (5, 2, 1):  # shares of three and two rows, of one each, and of one and none
-    found, wanted = two.step(batch(rows), 0.01), one.step(batch(rows), 0.01)
-    told["steps"] = max(told["steps"], far([found[0], found[2]], [wanted[0], wanted[2]]))
-bad = batch(4)
-bad["features"][3] = np.nan
-before = two.model.get_weights()
-told["finite"] = bool(two.step(bad, 0.01)[1])
-told["changed by what is not finite"] = far(two.model.get_weights(), before)
-arrays, others = two.arrays(), one.arrays()
-told["weights"] = far(arrays["model"], others["model"])
-told["average"] = far(arrays["average"], others["average"])
-told["copies"] = max(far(*[[c] for c in copies(w)]) for w in two.model.trainable_variables)
-two.restore(others)
-told["restored"] = far(two.arrays()["optimizer"], others["optimizer"])
+def main():
+    [processor] = tf.config.list_physical_devices("CPU")
+    halves = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(processor, halves)
+    path = sys.argv[1]
+    still = "model.dropout=0", "training.ema_decay=0.9"
+    one, two = learner(path, "one", *still), learner(path, "mirrored", *still)
+    told = {"replicas": two.distribution.replicas, "steps": 0.0}
+    for rows in (5, 2, 1):  # shares of three and two rows, of one each, and of one and none
+        found, wanted = two.step(batch(rows), 0.01), one.step(batch(rows), 0.01)
+        told["steps"] = max(told["steps"], far([found[0], found[2]], [wanted[0], wanted[2]]))
+    bad = batch(4)
+    bad["features"][3] = np.nan
+    before = two.model.get_weights()
+    told["finite"] = bool(two.step(bad, 0.01)[1])
+    told["changed by what is not finite"] = far(two.model.get_weights(), before)
+    arrays, others = two.arrays(), one.arrays()
+    told["weights"] = far(arrays["model"], others["model"])
+    told["average"] = far(arrays["average"], others["average"])
+    told["copies"] = max(far(*[[c] for c in copies(w)]) for w in two.model.trainable_variables)
+    two.restore(others)
+    told["restored"] = far(two.arrays()["optimizer"], others["optimizer"])
 
-dropping = learner(path, "mirrored", "model.dropout=0.5")
-dropping.step(batch(4), 0.01)
-state = dropping.model.dropouts[0].seed_generator.state
-told["masks are drawn apart"] = len({copy.tobytes() for copy in copies(state)}) == 2
-print(json.dumps(told))
+    dropping = learner(path, "mirrored", "model.dropout=0.5")
+    dropping.step(batch(4), 0.01)
+    state = dropping.model.dropouts[0].seed_generator.state
+    told["masks are drawn apart"] = len({copy.tobytes() for copy in copies(state)}) == 2
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
