@@ -148,7 +148,7 @@ def _json_rows(content: str, path: Path) -> Iterator[_Row]:
             continue
         try:
             row: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # nested without end
             raise ManifestError(f"{path}, line {line} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ManifestError(f"{path}, line {line} is no JSON object; write one a line")
