@@ -497,3 +497,17 @@ def test_a_file_that_a_shard_holds_twice_is_refused(tmp_path: Path) -> None:
             tar.addfile(tarfile.TarInfo(name))
     with pytest.raises(ManifestError, match=r"a\.txt stands there twice"):
         corpora.read(archive)
+
+
+def test_nemos_offsets_are_parts_of_recordings(tmp_path: Path) -> None:
+    recorded(tmp_path / "long.wav")
+    whole = audio.load(tmp_path / "long.wav")
+    rows = [
+        {"audio_filepath": "long.wav", "text": f"t{at}", "offset": at, "duration": 0.25}
+        for at in (0, 0.25)
+    ]
+    first, second = corpora.read(written(tmp_path / "parts.json", "\n".join(map(json.dumps, rows))))
+    assert (first.utterance_id, second.utterance_id) == ("long-0", "long-0.25")
+    quarter = RATE // 4
+    np.testing.assert_array_equal(recordings.load(first), whole[:quarter])
+    np.testing.assert_array_equal(recordings.load(second), whole[quarter : 2 * quarter])
