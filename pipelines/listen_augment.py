@@ -193,6 +193,12 @@ def main() -> None:
     parser.add_argument("--epoch", type=int, help="from 1; default: the last, where ramps end")
     parser.add_argument("--catalogue", action="store_true", help="all changes, not the recipe's")
     arguments = parser.parse_intermixed_args()
+    if arguments.epoch is not None and arguments.epoch < 1:
+        parser.error(f"--epoch {arguments.epoch}: epochs count from 1")
+    if arguments.utterances < 1:
+        parser.error(f"--utterances {arguments.utterances}: give 1 or more")
+    if not arguments.output.absolute().parent.is_dir():
+        parser.error(f"--output {arguments.output}: there is no such folder; make it first")
     loaded = recipe.load(arguments.recipe, arguments.overrides)
     index = prepare(loaded)
     source = Batches(loaded, recogniser_spec(loaded, index), index, TRAIN)

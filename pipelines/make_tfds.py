@@ -9,6 +9,7 @@ train = tfds.load("mine", split="train", data_dir="datasets")
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -25,6 +26,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sample-rate", type=int, default=16_000)
     parser.add_argument("--dev-fraction", type=float, default=0.1, help="where no split is named")
     asked = parser.parse_args(arguments)
+    if not re.fullmatch(r"[A-Za-z]\w*", asked.name):
+        parser.error(f"--name {asked.name}: begin with a letter; use letters, digits and _")
+    if asked.sample_rate < 1:
+        parser.error(f"--sample-rate {asked.sample_rate}: give Hz")
     try:
         print(
             tfds_export.store(

@@ -24,8 +24,8 @@ import soundfile
 import soxr
 from scipy import signal
 
-from speechrnn import audio
-from speechrnn.corpora import manifest
+from speechrnn import audio, corpora
+from speechrnn.corpora import manifest, recordings
 from speechrnn.corpora.manifest import Utterance
 from speechrnn.errors import DataError, SpeechRNNError
 from speechrnn.evaluation.compare import Comparison, Result, compare
@@ -56,10 +56,10 @@ def copies(utterances: Sequence[Utterance], folder: Path, sample_rate: int) -> P
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for number, utterance in enumerate(utterances):
-        heard = over_the_telephone(audio.load(utterance.path, sample_rate), sample_rate)
+        heard = over_the_telephone(recordings.load(utterance, sample_rate), sample_rate)
         path = folder / f"{number:06d}.flac"
         soundfile.write(path, audio.to_pcm16(heard), sample_rate)
-        written.append(replace(utterance, path=path))
+        written.append(replace(utterance, path=path, within=None))
     listed = folder / "manifest.tsv"
     manifest.write(listed, written)
     return listed
@@ -83,7 +83,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, help="a run directory, a SavedModel or a .tflite")
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument("manifest", help="any corpus of docs/corpora.md")
     parser.add_argument("--split", default="dev")
     parser.add_argument("--output", type=Path, default=Path("runs/telephone"))
     parser.add_argument("--most", type=float, default=5.0, help="points of WER (default 5)")
@@ -91,7 +91,7 @@ def main() -> int:
     arguments = parser.parse_args()
     recogniser = open_model(arguments.model)
     rate = recogniser.spec.features.sample_rate
-    wide = [u for u in manifest.read(arguments.manifest) if u.split == arguments.split]
+    wide = [u for u in corpora.read(arguments.manifest) if u.split == arguments.split]
     if not wide:
         raise DataError(f"{arguments.manifest} has no split {arguments.split!r}")
     narrow = manifest.read(copies(wide, arguments.output / arguments.split, rate))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -145,6 +147,12 @@ def test_bad_recordings_are_told_and_the_others_used(tmp_path):
     )
     section = {"noise": {"folder": str(folder)}}
     assert augmenter(section, cache=tmp_path / "cache").left_out == list(found.left_out)
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(DataError, match="holds no recordings"):
+        recordings.load(tmp_path, RATE, tmp_path / "cache")
 
 
 def test_a_folder_of_nothing_is_refused_by_name(tmp_path):

@@ -121,3 +121,13 @@ def test_training_does_not_go_on_with_other_noise(trained, tmp_path):
     with pytest.raises(RecipeError, match="another seed"):
         train(loaded.model_copy(update={"augment": noisy}), quiet=True)
     assert (trained / "recipe.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--epoch", 0), ("--utterances", 0), ("--output", "nowhere/page.html")]
+)
+def test_a_page_that_cannot_be_is_refused_before_anything_is_prepared(script, wrong, capsys):
+    with pytest.raises(SystemExit) as stop:
+        script("listen_augment", "absent.yaml", *wrong).main()
+    assert stop.value.code == 2
+    assert wrong[0] in capsys.readouterr().err

@@ -451,3 +451,63 @@ def test_the_fingerprint_of_a_corpus_changes_with_what_is_read(
     assert len({corpora.fingerprint(each) for each in (path, path.parent, kaldi)}) == 3
     with pytest.raises(OSError):
         corpora.fingerprint(tmp_path / "none.tsv")
+
+
+def test_json_without_end_is_refused(tmp_path: Path) -> None:
+    deep = b'{"a":' * 100_000
+    (tmp_path / "deep.json").write_bytes(deep)
+    listed = tmp_path / "listed.jsonl"
+    listed.write_bytes(b'{"audio_filepath": "a.wav", "text": "a"}\n' + deep)
+    archive = packed(tmp_path / "deep.tar", {"a.wav": b"", "a.json": deep})
+    for source in (tmp_path / "deep.json", listed, archive):
+        with pytest.raises(ManifestError, match="is not JSON"):
+            corpora.read(source)
+
+
+def test_nemos_manifest_that_names_a_path_outside_of_its_archives_is_refused(
+    tmp_path: Path,
+) -> None:
+    packed(tmp_path / "audio_0.tar", {"a.wav": b""})
+    row = {"audio_filepath": "/elsewhere/a.wav", "text": "a", "shard_id": 0}
+    (tmp_path / "listed.json").write_text(json.dumps(row))
+    with pytest.raises(ManifestError, match=r"line 1: audio_0.tar holds no /elsewhere/a.wav"):
+        corpora.read(tmp_path / "listed.json")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a.m4a", "a.txt"], "a.m4a is no recording that is read here"),
+        (["x/1.5_a.wav", "x/1.5_a.txt"], "5_a.wav: a sample's name ends at its first dot"),
+    ],
+)
+def test_no_sample_of_a_shard_is_passed_over(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    sound = {"ok.wav": b"", "ok.txt": b"fine", "about.json": b"{}"}
+    archive = packed(tmp_path / "train.tar", sound | dict.fromkeys(names, b"a"))
+    with pytest.raises(ManifestError, match=message):
+        corpora.read(archive)
+
+
+def test_a_file_that_a_shard_holds_twice_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "train.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("a.wav", "a.txt", "a.txt"):
+            tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ManifestError, match=r"a\.txt stands there twice"):
+        corpora.read(archive)
+
+
+def test_nemos_offsets_are_parts_of_recordings(tmp_path: Path) -> None:
+    recorded(tmp_path / "long.wav")
+    whole = audio.load(tmp_path / "long.wav")
+    rows = [
+        {"audio_filepath": "long.wav", "text": f"t{at}", "offset": at, "duration": 0.25}
+        for at in (0, 0.25)
+    ]
+    first, second = corpora.read(written(tmp_path / "parts.json", "\n".join(map(json.dumps, rows))))
+    assert (first.utterance_id, second.utterance_id) == ("long-0", "long-0.25")
+    quarter = RATE // 4
+    np.testing.assert_array_equal(recordings.load(first), whole[:quarter])
+    np.testing.assert_array_equal(recordings.load(second), whole[quarter : 2 * quarter])

@@ -140,3 +140,9 @@ def test_options_for_beam_without_a_runner_are_an_error_of_usage(speechrnn, tmp_
     code, out, err = speechrnn("prepare", write_recipe(tmp_path, listed), "--", "--parallelism=8")
     assert (code, out) == (2, "")
     assert "--parallelism=8" in err and "runner" in err
+
+
+@pytest.mark.filterwarnings("ignore:Possible nested set")  # Beam makes a regular expression
+def test_a_folder_whose_name_is_a_pattern_is_prepared_on_beam(tmp_path, listed):
+    index = prepare(loaded(tmp_path, listed, "runs[1]*"), progress=False, runner="FnApiRunner")
+    assert len(index.rows)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from speechrnn.corpora import splits
-from speechrnn.corpora.utterance import Utterance
+from speechrnn.corpora.utterance import Stretch, Utterance
 from speechrnn.errors import ManifestError
 from speechrnn.files import write_atomically
 
@@ -36,6 +36,7 @@ _REQUIRED = ("path", "text")
 _COLUMNS = ("utterance_id", "path", "text", "split", "speaker", "duration_s")
 
 
+_OFFSET = "offset"  # seconds; of JSON lines alone
 _Row = tuple[int, dict[str, str], dict[str, str]]  # line; fields under our names; the others
 
 
@@ -148,7 +149,7 @@ def _json_rows(content: str, path: Path) -> Iterator[_Row]:
             continue
         try:
             row: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # nested without end
             raise ManifestError(f"{path}, line {line} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ManifestError(f"{path}, line {line} is no JSON object; write one a line")
@@ -159,7 +160,9 @@ def _json_row(row: Mapping[str, Any], line: int, path: Path) -> _Row:
     columns = _columns(list(row), f"{path}, line {line}")
     fields = {name: _plain(value) for name, value in row.items()}
     nested = {name for name, value in row.items() if isinstance(value, list | dict)}
-    return line, *_sorted_out(fields, columns, nested)
+    ours, others = _sorted_out(fields, columns, nested)
+    # NeMo's: the utterance is a part of its recording, from there on for its duration.
+    return line, {**ours, _OFFSET: others.get(_OFFSET, "")}, others
 
 
 def _plain(value: Any) -> str:
@@ -233,15 +236,20 @@ def _utterance(row: _Row, manifest: Path) -> Utterance:
     split = values.get("split", "")
     if not re.fullmatch(r"[\w.-]*", split):
         raise ManifestError(f"{where}: split {split!r}; use letters, digits, '_', '-' and '.'")
+    duration, within, part = _seconds(values.get("duration_s", ""), where), None, ""
+    if values.get(_OFFSET):
+        start = _seconds(values[_OFFSET], where) or 0.0
+        within, part = Stretch(start, start + duration if duration else None), f"-{start:g}"
     utterance = Utterance(
-        utterance_id=values.get("utterance_id") or _clean(_without_suffix(written)),
+        utterance_id=values.get("utterance_id") or _clean(_without_suffix(written)) + part,
         path=manifest.parent / written,
         text=values["text"],
         split=split,
         speaker=values.get("speaker", ""),
-        duration_s=_seconds(values.get("duration_s", ""), where),
+        duration_s=duration,
         line=line,
         columns=others,
+        within=within,
     )
     try:
         "".join((*values.values(), *others, *others.values(), written)).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,8 +29,8 @@ def webdataset(paths: Sequence[Path]) -> list[Utterance]:
     split is ``split`` of the JSON, or else what the shard's name begins with.
 
     Raises:
-        ManifestError: an archive that cannot be read; a sample without transcript, or with two
-            recordings.
+        ManifestError: an archive that cannot be read; a sample without transcript or recording,
+            or with two of one.
     """
     return [utterance for path in paths for utterance in _samples(path)]
 
@@ -50,6 +50,8 @@ def _samples(path: Path) -> Iterator[Utterance]:
                 yield from _utterance(archive, key, files, number)
                 files = {}
             key = own
+            if extension.lower() in files:
+                raise ManifestError(f"{path}: {member.name} stands there twice; keep one")
             files[extension.lower()] = member
         if files:
             yield from _utterance(archive, key, files, number + 1)
@@ -61,6 +63,7 @@ def _utterance(
     where = f"{archive.path}:{key}"
     recordings = [member for extension, member in files.items() if extension in AUDIO]
     if not recordings:
+        _require_no_sample(where, files)
         return  # what describes the shard
     if len(recordings) > 1:
         raise ManifestError(f"{where} has {len(recordings)} recordings; a sample has one")
@@ -68,7 +71,7 @@ def _utterance(
     if "json" in files:
         try:
             facts = json.loads(archive.text(files["json"]))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # nested without end
             raise ManifestError(f"{where}.json is not JSON: {error}") from error
         if not isinstance(facts, dict):
             raise ManifestError(f"{where}.json is no JSON object")
@@ -83,13 +86,28 @@ def _utterance(
     yield replace(told, path=archive.path, split=split, within=recordings[0])
 
 
+def _require_no_sample(where: str, files: Iterable[str]) -> None:
+    """Raise ManifestError where files without a recording are a sample nonetheless: one with a
+    transcript and something else, or one whose name has further dots, where its key has ended."""
+    for extension in files:
+        where_it_is = f"{where}.{extension}"
+        if extension.endswith(tuple(f".{each}" for each in AUDIO)):
+            raise ManifestError(
+                f"{where_it_is}: a sample's name ends at its first dot; replace the others"
+            )
+        if extension not in (*_TEXT, "json") and any(each in files for each in _TEXT):
+            raise ManifestError(
+                f"{where_it_is} is no recording that is read here; give one of {', '.join(AUDIO)}"
+            )
+
+
 def is_nemo(path: Path) -> bool:
     """Whether a manifest of JSON lines speaks of recordings in tars: its rows name a shard."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             first = next((line for line in file if line.strip()), "")
             row = json.loads(first) if first.lstrip().startswith("{") else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # whoever reads it says what is wrong
     return isinstance(row, dict) and "shard_id" in row
 
@@ -115,7 +133,9 @@ def nemo(path: Path) -> list[Utterance]:
             members[number, member.name] = (archive.path, member)
     utterances = []
     for told in manifest.rows(path):
-        number, name = told.columns.get("shard_id", ""), told.path.relative_to(path.parent)
+        number, name = told.columns.get("shard_id", ""), told.path
+        if name.is_relative_to(path.parent):  # others are in no archive
+            name = name.relative_to(path.parent)
         place = members.get((number, name.as_posix()))
         if place is None:
             missing = f"holds no {name}" if number in numbers else "is not beside it"

@@ -9,6 +9,7 @@ line done twice does no harm.
 from __future__ import annotations
 
 import base64
+import glob
 import logging
 import os
 import pickle
@@ -129,7 +130,8 @@ def _run(file: Path, settings: Settings, runner: str, options: PipelineOptions) 
     try:
         with apache_beam.Pipeline(options=options) as pipeline:
             coder = apache_beam.coders.BytesCoder()
-            lines = pipeline | "plans" >> apache_beam.io.ReadFromText(str(file), coder=coder)
+            name = glob.escape(str(file))  # Beam takes a pattern
+            lines = pipeline | "plans" >> apache_beam.io.ReadFromText(name, coder=coder)
             # A stage's input stays with whoever has read it, unless it is dealt out anew.
             dealt = lines | "deal out" >> apache_beam.Reshuffle()
             dealt | "write shards" >> apache_beam.Map(_Ensure(file.parent, settings))

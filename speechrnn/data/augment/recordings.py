@@ -60,7 +60,8 @@ def load(folder: Path, sample_rate: int, cache: Path) -> Recordings:
     Raises:
         DataError: there is no such folder, or nothing in it that can be used.
     """
-    listed = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found_there = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    listed = sorted(path for path in found_there if not path.is_fifo())  # which never end
     if not listed:
         what = "holds no recordings" if folder.is_dir() else "is no folder"
         raise DataError(
