@@ -194,8 +194,8 @@ def _validated(kind: type[AnyRecipe], tree: dict[str, Any], source: str) -> AnyR
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        problems = "\n".join("  " + _describe(problem, kind) for problem in error.errors())
-        raise RecipeError(f"{source}:\n{problems}") from error
+        told = dict.fromkeys("  " + _describe(problem, kind, tree) for problem in error.errors())
+        raise RecipeError("\n".join([f"{source}:", *told])) from error
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -213,9 +213,11 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise RecipeError(f"{override!r}: the value is not YAML: {error}") from error
 
 
-def _describe(problem: Any, recipe: type[Run]) -> str:
+def _describe(problem: Any, recipe: type[Run], tree: dict[str, Any]) -> str:
     """One of pydantic's problems in the project's words."""
     location = [str(part) for part in problem["loc"]]
+    if location[-1] in ("start", "end") and not isinstance(_written(tree, location[:-1]), dict):
+        location.pop()  # a plain value is both ends of its ramp
     key = ".".join(location)
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_keys(recipe, location[:-1])
@@ -224,8 +226,17 @@ def _describe(problem: Any, recipe: type[Run]) -> str:
     if problem["type"].startswith("missing"):
         return f"{key} is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "tuple_type":
+        message = "a range is needed; write [low, high]"
     found = f" (found {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
     return f"{key}: {message}{found}"
+
+
+def _written(tree: Any, location: Sequence[str]) -> Any:
+    """What a recipe has at a place; None where it has nothing."""
+    for name in location:
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
 
 
 def _known_keys(recipe: type[Run], section: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,13 +41,9 @@ def kaldi(folder: Path) -> list[Utterance]:
 
 
 def _kaldi(folder: Path, split: str) -> Iterator[Utterance]:
-    recordings = {name: (line, rest) for line, name, rest in _pairs(folder / RECORDINGS)}
-    speakers = {}
-    if (folder / "utt2spk").is_file():
-        speakers = {name: rest for _, name, rest in _pairs(folder / "utt2spk")}
-    segments = None
-    if (folder / "segments").is_file():
-        segments = {name: (n, rest) for n, name, rest in _pairs(folder / "segments")}
+    recordings = _table(folder / RECORDINGS)
+    speakers = _table(folder / "utt2spk") if (folder / "utt2spk").is_file() else {}
+    segments = _table(folder / "segments") if (folder / "segments").is_file() else None
     for line, name, text in _pairs(folder / "text"):
         owner, within = name, None
         if segments is not None:
@@ -59,8 +56,20 @@ def _kaldi(folder: Path, split: str) -> Iterator[Utterance]:
                 "remove the line"
             )
         path = _recording(folder, *recordings[owner])
-        speaker = " ".join(speakers.get(name, "").split())
+        speaker = speakers[name][1] if name in speakers else ""
         yield Utterance(name, path, text, split, speaker, line=line, within=within)
+
+
+def _table(path: Path) -> dict[str, tuple[int, str]]:
+    """Lines of a key and the rest by key: (line number, rest)."""
+    found: dict[str, tuple[int, str]] = {}
+    for line, name, rest in _pairs(path):
+        if name in found:
+            raise ManifestError(
+                f"{path}, line {line}: {name} already stands in line {found[name][0]}; keep one"
+            )
+        found[name] = line, rest
+    return found
 
 
 def _pairs(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -102,7 +111,7 @@ def _recording(folder: Path, line: int, written: str) -> Path:
     if ":" in written and written.rpartition(":")[2].isdigit():
         raise ManifestError(f"{where}: {written!r} lies in a Kaldi archive; write it as a file")
     path = Path(written)
-    return path if path.is_absolute() or path.exists() else folder / path
+    return path if path.is_absolute() or os.path.exists(path) else folder / path
 
 
 def librispeech(folder: Path) -> list[Utterance]:

@@ -156,7 +156,8 @@ class Index:
                 payload = file.read(row.length)
         except OSError as error:
             raise PreparedDataError(
-                f"cannot read {row.utterance_id} from {path}: {error.strerror}; {_REMEDY}"
+                f"cannot read {row.utterance_id} from {path}: {error.strerror}. If the corpus was "
+                f"prepared anew meanwhile, start this again; otherwise {_REMEDY}"
             ) from error
         if len(payload) != row.length or zlib.crc32(payload) != row.crc32:
             raise PreparedDataError(
