@@ -166,6 +166,16 @@ def test_divergence_names_the_utterances(whistles, tmp_path):
         train(loaded, quiet=True)
 
 
+def test_divergence_is_noticed_where_an_epoch_has_few_batches(whistles, tmp_path):
+    changes = {**TRAINING, "learning_rate": 1e30, "warmup_fraction": 0.0, "clip_norm": 1e30}
+    path = write_recipe(
+        tmp_path, whistles, training={"epochs": 9, **changes}, data={"batch_seconds": 60}
+    )
+    with pytest.raises(TrainingDiverged, match="5 steps in a row"):
+        train(recipe.load(path), quiet=True)
+    assert 1 <= len(history(tmp_path / "run")) < 9, "no epoch was meant to have five"
+
+
 def test_patience_stops_early(whistles, tmp_path):
     changes = {**TRAINING, "learning_rate": 1e-30, "patience_validations": 2, "epochs": 9}
     changes["final_learning_rate"] = 0
