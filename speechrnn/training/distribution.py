@@ -203,7 +203,7 @@ class Cluster:
 
 
 def _join(cluster: Cluster, minutes: float) -> Distribution:
-    with _deadline(cluster, minutes):
+    with _deadline(cluster, minutes), _ctrl_c_ends_the_process():
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError as error:
@@ -223,6 +223,21 @@ def _join(cluster: Cluster, minutes: float) -> Distribution:
         # TensorFlow's own handler, set by now, would keep a worker alive that is asked to end.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
     return found
+
+
+@contextmanager
+def _ctrl_c_ends_the_process() -> Iterator[None]:
+    """At once: Python's own handler would wait for the end of TensorFlow's wait."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not main or before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
