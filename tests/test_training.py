@@ -224,3 +224,11 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end():
     assert learning_rate(0.2, section) == pytest.approx(1e-3)
     assert learning_rate(0.6, section) == pytest.approx((1e-3 + 1e-5) / 2)
     assert learning_rate(1.0, section) == pytest.approx(1e-5)
+
+
+def test_a_trained_run_is_served_as_a_savedmodel(trained, tmp_path, speechrnn):
+    """Captured tensors are none of the things that a SavedModel is refused for."""
+    code, _, err = speechrnn("export", trained, tmp_path / "served", "--format", "savedmodel")
+    assert code == 0, err
+    code, _, err = speechrnn("info", tmp_path / "served")
+    assert code == 0, err

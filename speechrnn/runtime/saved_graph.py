@@ -43,7 +43,10 @@ SAVING = """
     AssignVariableOp DisableCopyOnRead MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename
     StaticRegexFullMatch
 """
-KINDS = {"user_object", "function", "variable", "bare_concrete_function", "constant"}
+KINDS = {
+    *("user_object", "function", "variable", "bare_concrete_function", "constant"),
+    "captured_tensor",  # of a function among the entries, which is looked at
+}
 
 
 def refuse_foreign_operations(folder: Path) -> None:
