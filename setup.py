@@ -83,7 +83,7 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=DEVICE,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["speechrnn = speechrnn.cli:main"]},
+    entry_points={"console_scripts": ["speechrnn = speechrnn.__main__:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

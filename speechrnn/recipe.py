@@ -81,7 +81,8 @@ class TrainingSection(Section):
     join_minutes: Annotated[float, Field(gt=0)] = 15.0  # that workers wait for each other to start
     # XLA compiles the network (not CTC), anew for every shape of a batch: docs/many_machines.md.
     jit: bool = False
-    accumulate: Annotated[int, Field(gt=0)] = 1  # parts in which a batch is computed, for memory
+    # Parts in which a batch is computed, for memory.
+    accumulate: Annotated[int, Field(gt=0, le=65536)] = 1
     show_pairs: Annotated[int, Field(ge=0)] = 3  # reference/hypothesis pairs after an epoch
 
 

@@ -201,6 +201,50 @@ def test_the_same_bits_are_warned_of_where_they_cannot_be_promised(
     assert "the last bits may differ: number of cores 77 (was" in capsys.readouterr().err
 
 
+def another_optimizer(arrays, state):
+    arrays["optimizer"] = arrays["optimizer"][:-1]
+
+
+def another_state(arrays, state):
+    state["unknown"] = 1
+
+
+@pytest.mark.parametrize("trained_here", ["make_language"], indirect=True)
+@pytest.mark.parametrize("change", [another_optimizer, another_state])
+def test_a_checkpoint_of_another_version_is_refused(trained_here, tmp_path, change):
+    laboratory, _ = trained_here
+    with pytest.raises(Stopped):
+        stopped_by(laboratory, tmp_path, 1, send(signal.SIGTERM))
+    arrays, state = checkpoint.load_newest(tmp_path / "checkpoints")
+    change(arrays, state)
+    checkpoint.save(tmp_path / "checkpoints", 9, arrays, state, keep=1)
+    with pytest.raises(ModelError, match="does not fit this version"):
+        laboratory.run(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b'{"x"', b"\xff", b"[]", b"{}", b'{"epoch": null}'])
+def test_a_damaged_history_is_an_error_that_says_what_to_do(tmp_path, line):
+    (tmp_path / "history.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(ModelError, match="move it away"):
+        history(tmp_path)
+
+
+@pytest.mark.parametrize("trained_here", ["make_language"], indirect=True)
+@pytest.mark.parametrize("large", [1000.0, float("nan"), float("inf")])
+def test_a_language_model_that_diverged_is_the_worst_there_is(trained_here, large):
+    laboratory, _ = trained_here
+    learner, dev = laboratory.learner, laboratory.dev_set
+
+    def nats(inputs, lengths, targets):
+        return tf.cast(lengths, tf.float32) * large
+
+    with mock.patch.object(learner, "_score", nats):
+        score = learner.score(dev, dev.plain())
+    assert score.measures["perplexity"] == float("inf")
+    assert score.rank > [999.0], "any other is better"
+    assert bool(score.non_finite) is (large != 1000.0)
+
+
 # Signals
 
 
@@ -256,7 +300,10 @@ def test_the_same_step_saved_again_never_leaves_a_moment_without_one(tmp_path, m
     def save(value):
         return checkpoint.save(tmp_path, 5, {"model": [np.array(value)]}, {}, keep=1)
 
+    (tmp_path / "step-00000001").write_text("a file in the place of a checkpoint")
+    (tmp_path / ".step-00000001.1").write_text("or of one that is written")
     save(1)
+    assert len([*tmp_path.iterdir()]) == 1
     there = []
     monkeypatch.setattr(
         checkpoint,

@@ -152,9 +152,8 @@ def test_ranges_and_ramps_are_written_as_they_are_read():
     ]
 
 
-def test_a_number_for_a_range_is_told_once_under_the_key_that_was_written(tmp_path):
-    path = minimal(tmp_path)
+def test_a_number_for_a_range_is_told_once_under_the_key_that_was_written():
     with pytest.raises(RecipeError) as refused:
-        recipe.load(path, ["augment.speed=1.1"])
+        build(augment={"speed": 1.1})
     lines = str(refused.value).splitlines()[1:]
     assert lines == ["  augment.speed: a range is needed; write [low, high] (found 1.1)"]

@@ -166,6 +166,16 @@ def test_divergence_names_the_utterances(whistles, tmp_path):
         train(loaded, quiet=True)
 
 
+def test_divergence_is_noticed_where_an_epoch_has_few_batches(whistles, tmp_path):
+    changes = {**TRAINING, "learning_rate": 1e30, "warmup_fraction": 0.0, "clip_norm": 1e30}
+    path = write_recipe(
+        tmp_path, whistles, training={"epochs": 9, **changes}, data={"batch_seconds": 60}
+    )
+    with pytest.raises(TrainingDiverged, match="5 steps in a row"):
+        train(recipe.load(path), quiet=True)
+    assert 1 <= len(history(tmp_path / "run")) < 9, "no epoch was meant to have five"
+
+
 def test_patience_stops_early(whistles, tmp_path):
     changes = {**TRAINING, "learning_rate": 1e-30, "patience_validations": 2, "epochs": 9}
     changes["final_learning_rate"] = 0
@@ -214,3 +224,11 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end():
     assert learning_rate(0.2, section) == pytest.approx(1e-3)
     assert learning_rate(0.6, section) == pytest.approx((1e-3 + 1e-5) / 2)
     assert learning_rate(1.0, section) == pytest.approx(1e-5)
+
+
+def test_a_trained_run_is_served_as_a_savedmodel(trained, tmp_path, speechrnn):
+    """Captured tensors are none of the things that a SavedModel is refused for."""
+    code, _, err = speechrnn("export", trained, tmp_path / "served", "--format", "savedmodel")
+    assert code == 0, err
+    code, _, err = speechrnn("info", tmp_path / "served")
+    assert code == 0, err

@@ -45,7 +45,7 @@ SAVING = """
 """
 KINDS = {
     *("user_object", "function", "variable", "bare_concrete_function", "constant"),
-    "captured_tensor",  # what the gradient of a recurrence needs of its steps
+    "captured_tensor",  # of a function among the entries, which is looked at
 }
 
 

@@ -36,7 +36,7 @@ def save(
         OSError: the machine refused; nothing is left of this one.
     """
     for left_behind in folder.glob(".step-*"):  # by a process that was killed
-        shutil.rmtree(left_behind)
+        _remove(left_behind)
     number = step, 1 + max([n for at, n, _ in _numbered(folder) if at == step], default=-1)
     target = folder / (f"step-{step:08d}" + (f".{number[1]}" if number[1] else ""))
     temporary = folder / f".{target.name}.{os.getpid()}"
@@ -51,8 +51,16 @@ def save(
     before = [path for at, n, path in _numbered(folder) if (at, n) < number]
     for path in checkpoints(folder):
         if path != target and path not in before[: keep - 1]:
-            shutil.rmtree(path)
+            _remove(path)
     return target
+
+
+def _remove(path: Path) -> None:
+    """A checkpoint, or a file that somebody put in the place of one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _write(folder: Path, arrays: Mapping[str, Sequence[np.ndarray]], state: dict) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -38,6 +39,16 @@ def conditions(section: TrainingSection) -> dict[str, str]:
         "TensorFlow": tf.__version__,
         "Keras": keras.__version__,
     }
+
+
+def changes(before: Mapping[str, str], section: TrainingSection) -> str:
+    """Which conditions are not what they were ``before``, for people; empty where all are."""
+    now = conditions(section)
+    return ", ".join(
+        f"{name} {now.get(name, 'unknown')} (was {value})"
+        for name, value in before.items()
+        if now.get(name) != value
+    )
 
 
 def _processor() -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from speechrnn.errors import ModelError
 from speechrnn.files import write_atomically
 from speechrnn.recipe import TrainingSection
 from speechrnn.training.step import Score
@@ -49,10 +50,23 @@ class Validation:
 
 
 def history(output: Path) -> list[dict[str, Any]]:
-    """The validations of a run so far, the oldest first, as ``Validation.to_dict`` has them."""
+    """The validations of a run so far, the oldest first, as ``Validation.to_dict`` has them.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
     path = output / HISTORY
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    try:
+        found = [json.loads(line) for line in lines]
+        if not all(isinstance(each["epoch"], int) for each in found):
+            raise ValueError("an epoch is no number")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"{path} is damaged ({error!r}); training needs no line of it: move it away, and it is "
+            "begun anew"
+        ) from error
+    return found
 
 
 class Display:

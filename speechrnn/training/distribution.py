@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ import tensorflow as tf
 from speechrnn.errors import MachineRefused, UsageError
 from speechrnn.recipe import TrainingSection
 
+_ADDRESS = re.compile(r"\S+:\d{1,5}")
 REMIND_SECONDS = 30.0  # between two messages of a worker that waits for others to start
 Groups = Mapping[str, list[np.ndarray]]
 
@@ -180,12 +182,17 @@ class Cluster:
         try:
             told = json.loads(text)
             jobs, task = told["cluster"], told["task"]
-            chief, workers = list(jobs.get("chief", [])), list(jobs.get("worker", []))
-            number = int(task["index"]) + (len(chief) if task["type"] == "worker" else 0)
+            chief, workers = jobs.get("chief", []), jobs.get("worker", [])
+            hosts, index = (*chief, *workers), int(task["index"])
+            lists = isinstance(chief, list) and isinstance(workers, list)
+            if not lists or not all(isinstance(h, str) and _ADDRESS.fullmatch(h) for h in hosts):
+                raise ValueError("the addresses of a job are a list of host:port")
+            if len(set(hosts)) < len(hosts):
+                raise ValueError("two workers have one address")
             known = set(jobs) <= {"chief", "worker"} and task["type"] in jobs
-            hosts = (*chief, *workers)
-            if not known or not 0 <= number < len(hosts):
+            if not known or not 0 <= index < len(jobs[task["type"]]):
                 raise ValueError(f"task {task} is none of {jobs}")
+            number = index + (len(chief) if task["type"] == "worker" else 0)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"TF_CONFIG is {text!r} ({error}); it has to look like "
@@ -196,7 +203,7 @@ class Cluster:
 
 
 def _join(cluster: Cluster, minutes: float) -> Distribution:
-    with _deadline(cluster, minutes):
+    with _deadline(cluster, minutes), _ctrl_c_ends_the_process():
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError as error:
@@ -216,6 +223,21 @@ def _join(cluster: Cluster, minutes: float) -> Distribution:
         # TensorFlow's own handler, set by now, would keep a worker alive that is asked to end.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
     return found
+
+
+@contextmanager
+def _ctrl_c_ends_the_process() -> Iterator[None]:
+    """At once: Python's own handler would wait for the end of TensorFlow's wait."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not main or before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

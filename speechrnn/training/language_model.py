@@ -22,6 +22,8 @@ from speechrnn.training.distribution import Distribution
 from speechrnn.training.loop import Trainer
 from speechrnn.training.step import Batch, Learner, Score
 
+LARGEST_EXPONENT = 700.0  # of e, for a float64
+
 
 def train_language_model(recipe: LanguageRecipe, quiet: bool = False) -> dict[str, Any]:
     """``training.train``, of a character language model."""
@@ -109,9 +111,12 @@ class LanguageModelLearner(Learner[TextBatches]):
                 nats.tolist(), lengths, [source.texts[i] for i in batch["texts"]], strict=True
             )
         rows = [row for share in self.distribution.gather(rows) for row in share]
+        non_finite = tuple(repr(text) for nats, _, text in rows if not math.isfinite(nats))
         characters = sum(length for _, length, _ in rows)
-        loss = sum(nats for nats, _, _ in rows) / characters
-        bits, perplexity = loss / math.log(2), math.exp(loss)
+        # What is no number is the worst there is: any other model is better.
+        loss = math.inf if non_finite else sum(nats for nats, _, _ in rows) / characters
+        bits = loss / math.log(2)
+        perplexity = math.exp(loss) if loss < LARGEST_EXPONENT else math.inf
         rows.sort(key=lambda row: row[0] / row[1], reverse=True)
         measures = {"bits_per_character": bits, "perplexity": perplexity}
         return Score(
@@ -123,4 +128,5 @@ class LanguageModelLearner(Learner[TextBatches]):
                 [(f"{nats / length / math.log(2):5.2f} bits", text)] for nats, length, text in rows
             ],
             card={**measures, "texts": len(rows), "characters": characters},
+            non_finite=non_finite,
         )

@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from signal import Signals
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-import speechrnn
-from speechrnn.errors import ModelError, RecipeError, Stopped, TrainingDiverged
+from speechrnn.errors import ModelError, RecipeError, Stopped
 from speechrnn.files import saving, write_atomically
 from speechrnn.language import CharacterLMSpec
 from speechrnn.recipe import Run
 from speechrnn.specs import RecogniserSpec
 from speechrnn.training import checkpoint, determinism, run
 from speechrnn.training.display import Display, Validation
+from speechrnn.training.non_finite import NonFiniteSteps
+from speechrnn.training.position import FORMAT, Position
 from speechrnn.training.schedule import learning_rate
 from speechrnn.training.step import Batch, Learner, Score, Source
 from speechrnn.training.stopping import StopRequested, StopSignals
 
-NON_FINITE_IN_A_ROW = 5  # steps without a finite loss after which training gives up
-FORMAT = 2  # of a checkpoint's arrays and state
 GO_ON = "the same command goes on from the last checkpoint."
-
-
-@dataclass
-class Position:
-    """Where training stands, apart from the arrays; saved with every checkpoint."""
-
-    epoch: int = 0
-    batch: int = 0  # within the epoch
-    step: int = 0
-    seconds: float = 0.0  # of training so far, stops left out
-    best: list[float] | None = None  # the rank of the model kept
-    validations_without_gain: int = 0
-    loss_sum: float = 0.0  # of the steps since the last validation
-    losses: int = 0  # so many
 
 
 class Trainer:
@@ -73,6 +55,7 @@ class Trainer:
         self.train_set, self.dev_set, self.display = train_set, dev_set, display
         self.card, self.identity = card, f"{FORMAT} {identity}"
         self.position = Position()
+        self.non_finite = NonFiniteSteps(display.say)
         self.checkpoints = recipe.output / "checkpoints"
         self.saved = time.monotonic()
         self.stop = StopSignals()
@@ -133,19 +116,26 @@ class Trainer:
         self.display.say(f"{damage}; the checkpoint before it is tried")
 
     def _take_up(self, arrays: dict[str, list[np.ndarray]], state: dict[str, Any]) -> None:
-        if state.pop("identity") != self.identity:
+        if state.pop("identity", None) != self.identity:
             raise RecipeError(
                 f"{self.recipe.output} holds a run with another seed, model, features, text rules, "
                 "data, batches or averaging, or of another version; name another output, or "
                 "delete that folder"
             )
-        before, now = state.pop("conditions"), determinism.conditions(self.section)
-        self.learner.restore(arrays)
-        self.position = Position(**state)
+        conditions = state.pop("conditions")
+        try:
+            self.position = Position(**state)
+            self.learner.restore(arrays)
+        except (TypeError, ValueError) as error:  # the optimiser's arrays are Keras's own affair
+            raise ModelError(
+                f"the checkpoint in {self.checkpoints} does not fit this version of speechrnn, "
+                f"Keras or TensorFlow ({str(error).splitlines()[0]}); go on with the version that "
+                "wrote it, or name another output"
+            ) from error
         self.display.say(
             f"going on from epoch {self.position.epoch + 1}, batch {self.position.batch + 1}"
         )
-        other = ", ".join(f"{k} {now[k]} (was {v})" for k, v in before.items() if now[k] != v)
+        other = determinism.changes(conditions, self.section)
         if self.section.determinism and other:
             self.display.say(f"under other conditions, the last bits may differ: {other}")
 
@@ -182,7 +172,6 @@ class Trainer:
         planned = len(self.train_set.plan(at.epoch))
         started = ticked = time.monotonic()
         done = 0.0
-        failures: deque[list[str]] = deque(maxlen=NON_FINITE_IN_A_ROW)
         while at.batch < planned and not self._out_of_time():
             self._check_stop()
             batch = self._next(batches)
@@ -191,11 +180,10 @@ class Trainer:
             loss, finite, norm, by_layer = self.learner.step(batch, rate)
             at.batch, at.step = at.batch + 1, at.step + 1
             if finite:
-                failures.clear()
+                self.non_finite.over()
                 at.loss_sum, at.losses = at.loss_sum + float(loss), at.losses + 1
             else:
-                failures.append(self._blamed(batch))
-                self._report_non_finite(failures)
+                self.non_finite.add(at.step, self._blamed(batch))
             now = time.monotonic()
             done += self._agree(at.seconds + now - ticked, self.train_set.amount(batch))
             ticked = now
@@ -240,19 +228,6 @@ class Trainer:
         found = [f"{name} (its {reasons[i]})" for i, name in enumerate(names) if i in reasons]
         return [name for share in self.distribution.gather(found or names) for name in share]
 
-    def _report_non_finite(self, failures: deque[list[str]]) -> None:
-        step, names = self.position.step, ", ".join(failures[-1])
-        self.display.say(
-            f"step {step}: loss or gradient not finite; the weights were left as they were. "
-            f"In it: {names}"
-        )
-        if len(failures) == NON_FINITE_IN_A_ROW:
-            raise TrainingDiverged(
-                f"{NON_FINITE_IN_A_ROW} steps in a row had a loss or gradient that is not finite, "
-                f"the last at step {step} with {names}. Lower training.learning_rate, or look at "
-                "these by hand."
-            )
-
     def _validate(self, dev_batches: Iterable[Batch], rate: float) -> None:
         at, here = self.position, self.distribution
         self._check_stop()
@@ -279,7 +254,7 @@ class Trainer:
                 self.display.validation(validation)
         if score.non_finite:
             self.display.say(
-                "posteriors or loss not finite, scored as if nothing had been heard: "
+                "posteriors or loss not finite, scored as the worst there is: "
                 + ", ".join(score.non_finite)
             )
         if at.best is None or score.rank < at.best:
@@ -291,12 +266,13 @@ class Trainer:
     def _save_best(self, score: Score) -> None:
         if not self.distribution.is_chief:
             return
-        learner = self.learner
+        at, learner = self.position, self.learner
+        card = run.card(self.recipe, self.card, learner.model, at.epoch, at.step, score.card)
         current = learner.swap_in_average()
         weights = learner.model.get_weights()
         learner.swap_back(current)
         with saving("the model", self.recipe.output, GO_ON):
-            run.save(self.recipe.output, self.position.step, weights, self.spec, self._card(score))
+            run.save(self.recipe.output, at.step, weights, self.spec, card)
 
     def _save(self) -> None:
         if not self.distribution.is_chief:
@@ -320,20 +296,3 @@ class Trainer:
     def _out_of_time(self) -> bool:
         limit = self.section.max_minutes
         return limit is not None and self.position.seconds >= 60 * limit
-
-    def _card(self, score: Score) -> dict[str, Any]:
-        """Where a model comes from and how good it is; travels with every exported form."""
-        return {
-            "name": self.recipe.name,
-            "corpus": self.recipe.corpus,
-            "licence": self.recipe.licence,
-            "speechrnn": speechrnn.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            **self.card,
-            "parameters": int(self.learner.model.count_params()),
-            "epoch": self.position.epoch + 1,
-            "step": self.position.step,
-            "seed": self.recipe.seed,
-            "dev": score.card,
-        }

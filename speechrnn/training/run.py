@@ -19,7 +19,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+import speechrnn
 from speechrnn import arrays, recipe
 from speechrnn import model as network
 from speechrnn.data.dataset import DEV
@@ -80,6 +82,37 @@ def save(
     for old in folder.glob("weights-*.npz"):
         if old.name != name:
             old.unlink()
+
+
+def card(
+    settings: recipe.Run,
+    of_data: dict[str, Any],
+    model: keras.Model,
+    epoch: int,
+    step: int,
+    dev: dict[str, Any],
+) -> dict[str, Any]:
+    """Where a model comes from and how good it is; travels with every exported form.
+
+    Args:
+        of_data: what there is to say of what it was trained on.
+        epoch: that it was kept after, from 0.
+        dev: how it did on the dev split.
+    """
+    return {
+        "name": settings.name,
+        "corpus": settings.corpus,
+        "licence": settings.licence,
+        "speechrnn": speechrnn.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        **of_data,
+        "parameters": int(model.count_params()),
+        "epoch": epoch + 1,
+        "step": step,
+        "seed": settings.seed,
+        "dev": dev,
+    }
 
 
 def load(folder: str | Path) -> Trained:
