@@ -71,14 +71,23 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, held: str = "") -> Iterator[None]:
     """Hold the lock that ``path`` stands for, waiting for whoever has it; its end, a kill too,
-    frees it. Where a file system has no locks this does nothing."""
+    frees it. Where a file system has no locks this does nothing.
+
+    Args:
+        held: the error's message where nobody is to be waited for.
+
+    Raises:
+        MachineRefused: another process has it, and ``held`` was given.
+    """
     import fcntl  # not on Windows, where models are read and nothing is prepared
 
     with path.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if held else 0))
+        except BlockingIOError as error:
+            raise MachineRefused(held) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -146,7 +155,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], bytes]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{folder} holds no trained model (no {Path(error.filename).name}); name a run "
-            "directory, or train with this output directory first"
+            "directory, or train with this output directory first (without its checkpoints, where "
+            "that training was at its end)"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(

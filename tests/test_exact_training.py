@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import importlib
 import itertools
 import json
@@ -18,8 +19,9 @@ from conftest import REPOSITORY
 from tensorflow.python.framework import config as tensorflow_config
 
 from speechrnn import arrays as npz
+from speechrnn import recipe
 from speechrnn.errors import MachineRefused, ModelError, Stopped
-from speechrnn.training import checkpoint, determinism
+from speechrnn.training import checkpoint, determinism, train
 from speechrnn.training.display import Display, history
 from speechrnn.training.language_model import LanguageModelLearner
 from speechrnn.training.stopping import StopSignals
@@ -468,3 +470,25 @@ def test_hostile_models_are_refused_by_name_and_nothing_of_them_runs(script, tmp
 def test_every_hostile_model_is_refused(script, tmp_path):
     found = script("hostile_models").attempts(tmp_path)
     assert not [(name, problems) for name, problems in found if problems]
+
+
+@pytest.mark.parametrize("trained_here", ["make_language"], indirect=True)
+def test_a_second_training_in_one_folder_is_refused_and_the_first_is_not_disturbed(
+    trained_here, script, tmp_path
+):
+    laboratory, wanted = trained_here
+
+    def second():
+        held = os.open(tmp_path / "training.lock", os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(held)
+        path = script("small_run").make_language(tmp_path / "other", "run", epochs=1)
+        with pytest.raises(MachineRefused, match="another training writes into"):
+            train(recipe.load_any(path, [f"output={tmp_path}"]), quiet=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        stopped_by(laboratory, tmp_path, 3, second)
+    found = script("small_run").outcome(laboratory.run(tmp_path))
+    assert script("small_run").differences(found, wanted) == []

@@ -50,7 +50,7 @@ def build(**sections):
             {"augment": {"speed": {"star": [1, 1]}}},
             "did you mean augment.speed.start?",
         ),
-        ({"augment": {"speed": "fast"}}, r"augment.speed.start: .*found 'fast'"),
+        ({"augment": {"speed": "fast"}}, r"augment.speed: .*found 'fast'"),
         ({"training": {"epochs": "many"}}, r"training.epochs: .*found 'many'"),
         ({"data": {}}, "data.manifest is missing"),
     ],

@@ -12,6 +12,7 @@ nothing but the knowledge that it works.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,12 @@ def main(workers: int, arguments: Sequence[str]) -> int:
     processes = loopback.start(
         workers, arguments, lambda number, line: print(f"[worker {number}] {line}", flush=True)
     )
+
+    def pass_on(*_: object) -> None:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, pass_on)
     try:
         codes = [process.wait() for process in processes]
     except KeyboardInterrupt:  # which all of them got as well

@@ -125,7 +125,8 @@ def train(
     needs_training_extra("training", "speechrnn.training.threads").configure(
         loaded.training.threads
     )
-    card = needs_training_extra("training", "speechrnn.training").train(loaded, quiet=quiet)
+    with orderly_end():  # until training itself listens, and after that
+        card = needs_training_extra("training", "speechrnn.training").train(loaded, quiet=quiet)
     found = card["dev"]
     result = (
         f"WER {found['wer']:.1%}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from signal import Signals
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from speechrnn.errors import ModelError, RecipeError, Stopped
-from speechrnn.files import saving, write_atomically
+from speechrnn.files import locked, saving, write_atomically
 from speechrnn.language import CharacterLMSpec
 from speechrnn.recipe import Run
 from speechrnn.specs import RecogniserSpec
@@ -24,6 +26,7 @@ from speechrnn.training.schedule import learning_rate
 from speechrnn.training.step import Batch, Learner, Score, Source
 from speechrnn.training.stopping import StopRequested, StopSignals
 
+LOCK = "training.lock"  # in the run directory
 GO_ON = "the same command goes on from the last checkpoint."
 
 
@@ -72,6 +75,22 @@ class Trainer:
             MachineRefused: the machine refused to write; what was there before is untouched.
             Stopped: by SIGTERM or SIGINT; a checkpoint holds every step that was done.
         """
+        with self._alone():
+            self._start(to_train, to_validate, left_out, see)
+
+    def _alone(self) -> ExitStack:
+        """Two trainings in one folder would delete each other's half-written files."""
+        output, stack = self.recipe.output, ExitStack()
+        if self.distribution.is_chief:
+            with saving("the run directory", output, GO_ON):
+                output.mkdir(parents=True, exist_ok=True)
+                held = f"another training writes into {output}; wait for it, or name another output"
+                stack.enter_context(locked(output / LOCK, held))
+        return stack
+
+    def _start(
+        self, to_train: str, to_validate: str, left_out: Mapping[str, int], see: str
+    ) -> None:
         self.resume()
         if left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
@@ -241,7 +260,7 @@ class Trainer:
         validation = Validation(
             epoch=at.epoch,
             step=at.step,
-            train_loss=at.loss_sum / max(1, at.losses),
+            train_loss=at.loss_sum / at.losses if at.losses else math.nan,
             score=score,
             learning_rate=float(tf.convert_to_tensor(self.learner.optimizer.learning_rate)),
             rate=rate,
