@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
@@ -24,6 +25,8 @@ from speechrnn.text import Alphabet
 Batch = dict[str, tf.Tensor]
 
 TRAIN, DEV = "train", "dev"
+# Batches in the making at a time: as many as there are cores, within the memory that they take.
+AT_ONCE = min(max(2, len(os.sched_getaffinity(0))), 16)
 
 
 def recogniser_spec(recipe: Recipe, index: Index | None = None) -> RecogniserSpec:
@@ -188,10 +191,10 @@ class Batches:
 
         dataset = tf.data.Dataset.from_generator(calls.stream(steps), output_signature=signature)
         as_is = tf.autograph.experimental.do_not_convert  # reading the source again takes a second
-        dataset = dataset.map(as_is(self._read), num_parallel_calls=2)
-        dataset = dataset.map(as_is(features), num_parallel_calls=2)
+        dataset = dataset.map(as_is(self._read), num_parallel_calls=AT_ONCE)
+        dataset = dataset.map(as_is(features), num_parallel_calls=AT_ONCE)
         options = tf.data.Options()
-        options.threading.private_threadpool_size = 2
+        options.threading.private_threadpool_size = AT_ONCE
         return dataset.with_options(options).prefetch(4)
 
     def _read(self, epoch: tf.Tensor, batch_size: tf.Tensor, utterances: tf.Tensor) -> Batch:
