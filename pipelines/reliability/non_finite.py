@@ -31,7 +31,7 @@ from rich.progress import track
 from speechrnn import ctc
 from speechrnn.data.dataset import DEV, TRAIN, Batches
 from speechrnn.training import checkpoint, run
-from speechrnn.training.display import history
+from speechrnn.training.display import Display, history
 
 EPOCHS = 2
 BASE = 5  # of a number that stands for a text of four letters
@@ -60,9 +60,11 @@ def _trained(path: Path, output: Path, split: str, where: str, value: float) -> 
         victim = source.rows[position].utterance_id
         choose(np.array(source._alphabet.encode(source.rows[position].text)))
         _poison_before_the_network(source, position, where, value)
-        trainer, told = laboratory.trainer(output), list[str]()
-        with mock.patch.object(trainer.display, "say", told.append), trainer.display:
-            trainer.start("", "", {}, see="")
+        told: list[str] = []
+        with mock.patch.object(Display, "say", lambda display, message: told.append(message)):
+            trainer = laboratory.trainer(output)
+            with trainer.display:
+                trainer.start("", "", {}, see="")
     return _problems(output, laboratory, split, victim, told)
 
 
