@@ -1,6 +1,6 @@
 """The reliability table: every experiment here in full, and docs/reliability.md told the results.
 
-    python pipelines/reliability/table.py                 # all of them, about an hour and a half
+    python pipelines/reliability/table.py                 # all of them, about an hour
     python pipelines/reliability/table.py kills workers   # only rows whose command says so
 
 A row is a promise, the command that tries it, and the last line that the command printed: how many
