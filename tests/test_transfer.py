@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, write_recipe
 
-from speechrnn import recipe
 from speechrnn import model as network
+from speechrnn import recipe
 from speechrnn.data.dataset import recogniser_spec
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import ModelError, RecipeError, Stopped
