@@ -42,10 +42,11 @@ test-browser: .venv/.installed  ## tests that drive a browser
 	    then $(BIN)/python -m pytest -m browser; \
 	    else echo "test-browser: no page to test yet, nothing was run"; fi
 
-# From outside the checkout's package: what is tested is what was installed.
-test-device: $(DEVICE)/.installed  ## the device side, installed without TensorFlow
-	rm -rf build/lib
-	$(DEVICE)/bin/python -m pip install --quiet --no-deps --force-reinstall .
+# A wheel, and from outside the checkout's package: what is tested is what a user gets.
+test-device: $(DEVICE)/.installed  ## the wheel, installed without TensorFlow
+	rm -rf build/lib build/dist
+	$(DEVICE)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/dist .
+	$(DEVICE)/bin/python -m pip install --quiet --no-deps --force-reinstall build/dist/*.whl
 	@! $(DEVICE)/bin/python -c "import tensorflow" 2>/dev/null \
 	    || { echo "the base install brought TensorFlow: see DEVICE in setup.py" >&2; exit 1; }
 	$(DEVICE)/bin/pytest --noconftest -rsP tests/test_device_install.py

@@ -60,6 +60,16 @@ COMMANDS = """\
 
 `speechrnn COMMAND --help` says the same. MODEL is a run directory, a SavedModel directory or a
 `.tflite` file, everywhere. Answers go to stdout, progress and complaints to stderr.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | the machine refused: space, permission, memory |
+| 2 | the call is wrong: an unknown option or recipe key, an extra that is not installed |
+| 3 | bad data: what could be done is done, the rest is named |
+| 4 | bad model: missing, damaged or foreign |
+| 130 | interrupted |
+| 143 | asked to end (SIGTERM) |
 """
 
 
