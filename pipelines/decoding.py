@@ -107,6 +107,39 @@ def row(name: str, path: Path, tuned: Tuned | None, pair: compare.Comparison | N
     }
 
 
+def compared(
+    recogniser: BaseRecognizer,
+    corpus: Corpus,
+    folder: Path,
+    trials: int = 60,
+    sweep: bool = False,
+    jobs: int = 1,
+) -> list[dict[str, Any]]:
+    """Greedy decoding and every search of ``searches``, each as ``row`` has it; what they are made
+    of stays in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    greedy = score(recogniser, None, corpus, folder / "greedy.json")
+    rows = [row("greedy", folder / "greedy.json", None, None)]
+    examples = [
+        Example(
+            u.utterance_id,
+            recogniser.reader.quiet(recogniser.listen(u.path).log_probs)[0],
+            u.text,
+            u.speaker,
+        )
+        for u in corpus.scored
+    ]
+    for name, base in searches(corpus, folder, sweep).items():
+        tuned = tune(recogniser.alphabet, examples, base, trials, jobs)
+        stem = name.replace(" ", "-")
+        settings_file.save(folder / f"{stem}-decoder.json", tuned.settings, tuned.report())
+        result = score(recogniser, tuned.settings, corpus, folder / f"{stem}.json")
+        rows.append(row(name, folder / f"{stem}.json", tuned, compare.compare(greedy, result)))
+        console.print(f"{name}: {rows[-1]['sentence']}")
+    recogniser.decode_with(None)
+    return rows
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """For people; rates in percent."""
     lines = [f"{'':34} {'WER':>6}  {'95 %':>12}  errors  of greedy's  held out  p"]
@@ -135,29 +168,10 @@ def main() -> None:
     from an4 import find_manifest  # not above: the processes of the tuning need no TensorFlow
 
     folder = arguments.output
-    folder.mkdir(parents=True, exist_ok=True)
     recogniser = open_model(arguments.model or default_model(), decoder=None)
     corpus = read(find_manifest(arguments.data), arguments.split, recogniser)
-    greedy = score(recogniser, None, corpus, folder / "greedy.json")
-    rows = [row("greedy", folder / "greedy.json", None, None)]
-    examples = [
-        Example(
-            u.utterance_id,
-            recogniser.reader.quiet(recogniser.listen(u.path).log_probs)[0],
-            u.text,
-            u.speaker,
-        )
-        for u in corpus.scored
-    ]
-    for name, base in searches(corpus, folder, arguments.sweep).items():
-        console.rule(name)
-        jobs = len(os.sched_getaffinity(0))
-        tuned = tune(recogniser.alphabet, examples, base, arguments.trials, jobs)
-        stem = name.replace(" ", "-")
-        settings_file.save(folder / f"{stem}-decoder.json", tuned.settings, tuned.report())
-        result = score(recogniser, tuned.settings, corpus, folder / f"{stem}.json")
-        rows.append(row(name, folder / f"{stem}.json", tuned, compare.compare(greedy, result)))
-        console.print(rows[-1]["sentence"])
+    jobs = len(os.sched_getaffinity(0))
+    rows = compared(recogniser, corpus, folder, arguments.trials, arguments.sweep, jobs)
     write_atomically(folder / "decoding.json", (json.dumps(rows, indent=1) + "\n").encode())
     print(table(rows))
 
