@@ -54,7 +54,7 @@ def main() -> None:
     console.rule("6. Lexicon and 3-gram of the training transcripts")
     recogniser = open_model(forms["int8"], decoder=None)
     corpus = decoding.read(Path(loaded.data.manifest), "dev", recogniser)
-    searches = decoding.compared(recogniser, corpus, loaded.output / "decoded")
+    searches = decoding.measure(recogniser, corpus, loaded.output / "decoded")
     summary["searches"] = {row["name"]: row["wer"] for row in searches}
     summary["wall_seconds"] = time.perf_counter() - started
     write_summary(loaded, summary)

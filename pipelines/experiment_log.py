@@ -77,7 +77,7 @@ def row(experiment: Experiment, seed: int, recipe: Recipe) -> dict[str, Any]:
     validations, card = history(recipe.output), run.load(recipe.output).card
     recogniser = open_model(recipe.output, decoder=None)
     corpus = decoding.read(Path(recipe.data.manifest), "dev", recogniser)
-    found = {r["name"]: r for r in decoding.compared(recogniser, corpus, recipe.output / "decoded")}
+    found = {r["name"]: r for r in decoding.measure(recogniser, corpus, recipe.output / "decoded")}
     searched = found["lexicon and 3-gram"]
     return {
         "key": f"{experiment.name} {seed}",

@@ -96,7 +96,7 @@ def rates_table(
         changed = corpora.read(str(copies(dev, folder / str(number), rate, change)))
         lines.append(whole(name, evaluate(recogniser, changed)))
     corpus = decoding.Corpus(list(sentences), list(dev))
-    for found in decoding.compared(recogniser, corpus, folder / "decoded")[1:]:
+    for found in decoding.measure(recogniser, corpus, folder / "decoded")[1:]:
         row = Row(
             "", len(dev), plain.rates.words, found["errors"], found["wer"], tuple(found["wer_ci95"])
         )
