@@ -141,6 +141,11 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
+def speed_of(results_file: Path) -> Path:
+    """What ``--speed`` writes, beside the results."""
+    return results_file.with_name(f"{results_file.stem}_speed.json")
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = {"cells": CELLS, "directions": DIRECTIONS}
@@ -168,7 +173,7 @@ def main() -> None:
 
         train_one(arguments.train)
         return
-    speed_file = arguments.results.with_name(f"{arguments.results.stem}_speed.json")
+    speed_file = speed_of(arguments.results)
     if not arguments.table:
         from cells.comparison import Comparison
 
