@@ -173,13 +173,14 @@ def _notes(
         f"{min(seconds) / 60:.1f} to {max(seconds) / 60:.1f} minutes on one core that had others "
         f"beside it ({min(rates):.0f} to {max(rates):.0f} s of audio a second)."
     ]
-    quantised = [(line["wer"], line["int8_wer"]) for line in trainings if "int8_wer" in line]
-    told = [abs(wer["tflite"] - wer["keras"]) for _, wer in quantised if len(wer) == 2]
-    if told:
+    worse = [line["int8_wer"] - line["wer"] for line in trainings if line.get("int8_wer")]
+    if worse:
         notes.append(
-            f"The int8 files of {len(told)} rows, one seed of each: their dev WER is within "
-            f"{100 * max(told):.1f} points of the float32 network's."
+            f"The int8 files of {len(worse)} rows, one seed of each: their dev WER is "
+            f"{100 * min(worse):+.1f} to {100 * max(worse):+.1f} points from the float32 network's."
         )
+    refused = [line for line in trainings if "not_exported" in line]
+    notes += [f"Not exported, {NAMES[r['cell']]}: {r['not_exported']}" for r in refused]
     if speeds:
         notes.append(
             f"Seconds on one thread of {speeds['machine']}, the best of {speeds['rounds']} rounds."
@@ -226,7 +227,7 @@ def read_speed(path: Path) -> dict[str, Any] | None:
 
 def write(file: Path, speed_file: Path, page: Path) -> None:
     """Table and plot, from the results alone, into the page and to ``images`` beside it; the table
-    on stdout, too.
+    on stdout, too. A page that is not there yet is begun.
 
     Raises:
         DataError: a damaged results file, or a page without markers.
@@ -241,5 +242,5 @@ def write(file: Path, speed_file: Path, page: Path) -> None:
         figure.plot([figure.Point.of(row, NAMES[row.row.cell]) for row in rows]).savefig(
             image, dpi=150
         )
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
     write_atomically(page, with_table(text, table).encode())

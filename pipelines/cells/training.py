@@ -17,7 +17,7 @@ from cells.rows import TRIAL, Job
 from speechrnn import recipe as recipes
 from speechrnn.data.dataset import DEV, Batches
 from speechrnn.data.index import Index
-from speechrnn.errors import TrainingDiverged
+from speechrnn.errors import ModelError, TrainingDiverged
 from speechrnn.evaluation.error_rates import ErrorRates, score
 from speechrnn.export.tflite import export_tflite
 from speechrnn.files import write_atomically
@@ -114,7 +114,6 @@ def _scored(recipe: Recipe, export: bool) -> dict[str, Any]:
     model, kept = last_model(recipe)
     recordings = run.dev_recordings(recipe.output)
     rates = scores(KerasRecognizer(model, kept.spec, kept.card), recordings)
-    card = {**kept.card, "dev": rates.summary()}
     dev = Batches(recipe, kept.spec, Index.load(recipe.prepared), DEV)
     profile = reach.profile(model, reach.longest(dev.plain()))
     found = {
@@ -130,10 +129,24 @@ def _scored(recipe: Recipe, export: bool) -> dict[str, Any]:
         "gradient_ahead": _rounded(profile.ahead),
     }
     if export:
-        out = recipe.output.parent / "int8.tflite"
-        report = export_tflite(model, kept.spec, card, out, "int8", recordings=recordings)
-        found |= {"int8_bytes": report.size_bytes, "int8_wer": report.wer}
+        found |= _exported(model, kept, rates, recordings, recipe.output.parent / "int8.tflite")
     return found
+
+
+def _exported(
+    model: keras.Model,
+    kept: run.Trained,
+    rates: ErrorRates,
+    recordings: Sequence[Recording],
+    out: Path,
+) -> dict[str, Any]:
+    """What the device file is like, or why there is none: that is a result, too."""
+    card = {**kept.card, "dev": rates.summary()}
+    try:
+        report = export_tflite(model, kept.spec, card, out, "int8", recordings=recordings)
+    except ModelError as error:
+        return {"not_exported": str(error)}
+    return {"int8_bytes": report.size_bytes, "int8_wer": report.wer.get("tflite")}
 
 
 def scores(recogniser: KerasRecognizer, recordings: Sequence[Recording]) -> ErrorRates:
