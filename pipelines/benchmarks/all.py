@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -66,15 +67,24 @@ class Part:
     speech: str | None = None
 
 
-TINY_STACK = ("--batch=2", "--frames=9", "--units=4", "--layers=1", "--rounds=1", "--seconds=0")
-TINY_NETWORK = ("--units=8", "--layers=1", "--mels=16", "--channels=4", "--symbols=6",
-                "--rounds=1", "--seconds=0")  # fmt: skip
-TINY_STEP = '--shape={"rows":2,"frames":20,"units":4,"layers":1}'
+TINY_STACK = (
+    *("--cells", "lstm", "--implementations", "keras", "ours-float32", "pytorch-dense"),
+    *("--batch=2", "--frames=9", "--units=4", "--layers=1", "--rounds=1", "--seconds=0"),
+)
+TINY_STEP = (
+    *("--rows=one,accumulate 2", "--rounds=1", "--seconds=0"),
+    '--shape={"rows":2,"frames":20,"units":4,"layers":1}',
+)
+TINY_NETWORK = (
+    *("--forms", "litert-float32", "litert-int8", "keras-float32", "onnx-int8"),
+    *("--units=8", "--layers=1", "--mels=16", "--channels=4", "--symbols=6"),
+    *("--rounds=1", "--seconds=0"),
+)
 
 # In the order of the page. FOLDER is one that is deleted at the end.
 PARTS = {
     "training_step": Part("recurrent.py", ("--cells", "lstm", "gru"), TINY_STACK, 6),
-    "training_options": Part("training_step.py", (), (TINY_STEP, "--rounds=1", "--seconds=0"), 4),
+    "training_options": Part("training_step.py", (), TINY_STEP, 4),
     "inference": Part("inference.py", (), TINY_NETWORK, 2),
     "features": Part("features.py", (), ("--rounds=1",), 0.5),
     "input_pipeline": Part(
@@ -195,6 +205,8 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Ended from outside, the part under way is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sys.exit(main())
     except SpeechRNNError as error:

@@ -65,7 +65,7 @@ def page(results: Found, parts: Sequence[str]) -> str:
             lines.append(f"Could not be measured: {part['failed']}\n")
         else:
             lines += [*render(part["found"]), ""]
-        lines.append(f"`{part['command']}`, {part['minutes']:.0f} minutes.\n")
+        lines.append(f"`{part['command']}`: {part['minutes']:.1f} minutes.\n")
         if name == "inference":
             lines += ["## Memory\n", *memory(results), ""]
     return "\n".join([*lines, FOOT])
