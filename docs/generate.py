@@ -88,9 +88,10 @@ def recipes() -> str:
 
 
 def _files() -> Iterator[str]:
-    for path in sorted((ROOT / "configs").glob("*.yaml")):
-        title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        yield f"- [`configs/{path.name}`](../configs/{path.name}): {title}"
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+        if "\noutput:" in text:  # a recipe
+            yield f"- [`{name}`](../{name}): {text.splitlines()[0].lstrip('# ')}"
 
 
 def _section(title: str, prefix: str, kind: Any) -> list[str]:

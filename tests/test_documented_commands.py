@@ -33,6 +33,7 @@ NOT_RUN = {
     r"speechrnn prepare .*--runner": "starts Beam; tests/test_prepare_beam.py runs it",
     r"speechrnn train .*training\.": "compiles another step; tests/test_training.py and "
     "tests/test_exact_training.py train with these keys",
+    r"speechrnn train configs/(presets/|librispeech)": "the same with configs/an4.yaml is run",
     r"speechrnn train configs/(an4|mine)\.yaml$": "trains AN4; the same with mine.csv is run",
     r"speechrnn prepare configs/an4.yaml$": "prepares AN4; the same with mine.csv is run",
     r"python pipelines/": "takes minutes to hours; the tests of pipelines run them in small form",
