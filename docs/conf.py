@@ -52,14 +52,6 @@ nitpick_ignore_regex = [
 ]
 
 
-def _there(target: str, folder: Path) -> str:
-    """A link's target as a path from the repository's root; it must exist."""
-    path = (folder / target.split("#")[0]).resolve()
-    if not path.exists():
-        raise FileNotFoundError(f"a link in {folder} leads to {target}, which is not there")
-    return path.relative_to(ROOT).as_posix()
-
-
 def _for_the_site(text: str, folder: Path) -> str:
     """A page as it is in the repository -> as the site has it.
 
@@ -71,7 +63,8 @@ def _for_the_site(text: str, folder: Path) -> str:
         label, target = match.groups()
         if re.match(r"https?:|mailto:|#", target):
             return match[0]
-        path, anchor = _there(target, folder), target.partition("#")[2]
+        name, _, anchor = target.partition("#")
+        path = (folder / name).resolve().relative_to(ROOT).as_posix()
         if path == "README.md":
             path = "docs/index.md"
         if path.startswith("docs/"):

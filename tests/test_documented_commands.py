@@ -69,7 +69,7 @@ def write_world(folder, whistles, trained):
     (folder / "data" / "an4").symlink_to(clips)
     (folder / "clips").symlink_to(clips)
     (folder / "speechrnn").symlink_to(REPOSITORY / "speechrnn")
-    rows = list(csv.DictReader(whistles.open(encoding="utf-8"), delimiter="\t"))
+    rows = list(csv.DictReader(whistles.read_text().splitlines(), delimiter="\t"))
     for row in rows:
         row["path"] = f"clips/{row['path']}"
     rows[-1]["split"] = "test"
@@ -77,9 +77,11 @@ def write_world(folder, whistles, trained):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    for split in ("train", "dev", "test"):  # as DeepSpeech's importers write them
-        lines = [f"{r['path']},1,{r['text']}\n" for r in rows if r["split"] == split]
-        (folder / f"{split}.csv").write_text(
+    theirs = folder / "theirs"  # lists as DeepSpeech's importers write them
+    theirs.mkdir()
+    for split in ("train", "dev", "test"):
+        lines = [f"../{r['path']},1,{r['text']}\n" for r in rows if r["split"] == split]
+        (theirs / f"{split}.csv").write_text(
             "wav_filename,wav_filesize,transcript\n" + "".join(lines)
         )
     for name in ("recording.wav", "new.wav", "one.flac", "two.mp3", "talk.mp3", "a.mp3", "b.mp3"):
@@ -103,13 +105,15 @@ def write_corpora(folder, rows):
     (kaldi / "wav.scp").write_text("".join(f"{name} {path}\n" for name, path, _ in there))
     (kaldi / "text").write_text("".join(f"{name} {text}\n" for name, _, text in there))
     for subset, part in (("train-clean-5", there[:8]), ("dev-clean-2", there[8:12])):
-        chapter = librispeech / subset / "7" / "1"
+        speaker, told = f"{len(part)}", []
+        chapter = librispeech / subset / speaker / "1"
         chapter.mkdir(parents=True)
-        told = []
         for number, (_, path, text) in enumerate(part):
-            soundfile.write(chapter / f"7-1-{number:04}.flac", soundfile.read(path)[0], RATE)
-            told.append(f"7-1-{number:04} {text.upper()}\n")
-        (chapter / "7-1.trans.txt").write_text("".join(told))
+            soundfile.write(
+                chapter / f"{speaker}-1-{number:04}.flac", soundfile.read(path)[0], RATE
+            )
+            told.append(f"{speaker}-1-{number:04} {text.upper()}\n")
+        (chapter / f"{speaker}-1.trans.txt").write_text("".join(told))
     (folder / "shards").mkdir()
     with tarfile.open(folder / "shards" / "train-000.tar", "w") as tar:
         for name, path, _ in there[:4]:
@@ -146,12 +150,14 @@ def world(whistles, trained, tmp_path_factory):
 @pytest.mark.parametrize("line", sorted(RUN, key=lambda x: FIRST.index(x) if x in FIRST else 99))
 def test_a_command_on_a_page_runs(line, world, speechrnn, monkeypatch):
     monkeypatch.chdir(world)
+    monkeypatch.setattr("speechrnn.training.threads.configure", lambda threads: None)
     if not line.startswith("speechrnn "):
         environment = {
             **os.environ,
             "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
         }
-        subprocess.run(["bash", "-ec", line], check=True, env=environment, timeout=120)
+        where = world / "theirs" if "train.csv" in line else world
+        subprocess.run(["bash", "-ec", line], check=True, env=environment, timeout=120, cwd=where)
         return
     call, _, target = line.removeprefix("speechrnn ").partition(" > ")
     words = [found for word in shlex.split(call) for found in sorted(glob.glob(word)) or [word]]
@@ -182,20 +188,36 @@ class Read(Exception):
     """A script has read its arguments."""
 
 
-@pytest.mark.parametrize("line", [x for x in COMMANDS if x.startswith("python pipelines/")])
-def test_a_script_on_a_page_takes_the_arguments_that_are_shown(line, monkeypatch):
+def reads(name):
+    really = getattr(argparse.ArgumentParser, name)
+
     def parse(self, args=None, namespace=None):
-        parse_really(self, args, namespace)
+        really(self, args, namespace)
         raise Read
 
-    parse_really = argparse.ArgumentParser.parse_args
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    return parse
+
+
+@pytest.mark.parametrize("line", [x for x in COMMANDS if x.startswith("python pipelines/")])
+def test_a_script_on_a_page_takes_the_arguments_that_are_shown(line, monkeypatch):
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, name, reads(name))
     script, *words = shlex.split(line)[1:]
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.syspath_prepend(str((REPOSITORY / script).parent))
     monkeypatch.setattr(sys, "argv", [script, *words])
     with pytest.raises(Read):
         runpy.run_path(script, run_name="__main__")
+
+
+def test_lists_of_deepspeech_are_one_manifest_once_they_are_joined(world):
+    """The line is run above; here is what it is for."""
+    from speechrnn.corpora import manifest
+
+    joined = manifest.read(world / "theirs" / "mine.csv")
+    assert {each.split for each in joined} == {"train", "dev", "test"}
+    assert len(joined) == len(manifest.read(world / "mine.csv"))
+    assert all(each.path.exists() for each in joined)
 
 
 def test_extras_and_targets_on_the_pages_are_there():
