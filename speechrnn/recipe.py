@@ -56,6 +56,9 @@ class DataSection(Section):
 class TrainingSection(Section):
     """The optimiser, its schedule, and when to look, save and stop."""
 
+    # A run directory of a recogniser. Its encoder, its feature statistics and what its output layer
+    # has of this alphabet are where training starts, instead of random weights: docs/transfer.md.
+    init_from: Path | None = None
     epochs: Annotated[int, Field(gt=0)] = 60
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # the peak
     warmup_fraction: Fraction = 0.1  # of all steps, rising linearly to the peak
@@ -146,6 +149,12 @@ class LanguageRecipe(Run):
     text: TextRules = TextRules()
     language_model: LanguageModelSpec
 
+    @model_validator(mode="after")
+    def _starts_anew(self) -> LanguageRecipe:
+        if self.training.init_from is not None:
+            raise ValueError("training.init_from is for recognisers; a language model starts anew")
+        return self
+
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Run)
 
@@ -216,7 +225,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def _describe(problem: Any, recipe: type[Run], tree: dict[str, Any]) -> str:
     """One of pydantic's problems in the project's words."""
+    message = problem["msg"].removeprefix("Value error, ")
     location = [str(part) for part in problem["loc"]]
+    if not location:  # of the recipe as a whole
+        return message
     if location[-1] in ("start", "end") and not isinstance(_written(tree, location[:-1]), dict):
         location.pop()  # a plain value is both ends of its ramp
     key = ".".join(location)
@@ -226,7 +238,6 @@ def _describe(problem: Any, recipe: type[Run], tree: dict[str, Any]) -> str:
         return f"unknown key {key}; did you mean {'.'.join([*location[:-1], *near])}?"
     if problem["type"].startswith("missing"):
         return f"{key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "tuple_type":
         message = "a range is needed; write [low, high]"
     found = f" (found {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
