@@ -126,9 +126,18 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def measure(
-    recogniser: BaseRecognizer, corpus: Corpus, folder: Path, trials: int, sweep: bool
+    recogniser: BaseRecognizer,
+    corpus: Corpus,
+    folder: Path,
+    trials: int = 60,
+    sweep: bool = False,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
-    """Greedy decoding and every search, tuned and scored -> rows, also as ``decoding.json``."""
+    """Greedy decoding and every search, tuned and scored -> rows, also as ``decoding.json``.
+
+    Args:
+        jobs: processes of the tuning; more than one pay where the split is large.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     greedy = score(recogniser, None, corpus, folder / "greedy.json")
     rows = [row("greedy", folder / "greedy.json", None, None)]
@@ -142,14 +151,13 @@ def measure(
         for u in corpus.scored
     ]
     for name, base in searches(corpus, folder, sweep).items():
-        console.rule(name)
-        jobs = len(os.sched_getaffinity(0))
         tuned = tune(recogniser.alphabet, examples, base, trials, jobs)
         stem = name.replace(" ", "-")
         settings_file.save(folder / f"{stem}-decoder.json", tuned.settings, tuned.report())
         result = score(recogniser, tuned.settings, corpus, folder / f"{stem}.json")
         rows.append(row(name, folder / f"{stem}.json", tuned, compare.compare(greedy, result)))
-        console.print(rows[-1]["sentence"])
+        console.print(f"{name}: {rows[-1]['sentence']}")
+    recogniser.decode_with(None)
     write_atomically(folder / "decoding.json", (json.dumps(rows, indent=1) + "\n").encode())
     return rows
 
@@ -167,7 +175,8 @@ def main() -> None:
 
     recogniser = open_model(arguments.model or default_model(), decoder=None)
     corpus = read(find_manifest(arguments.data), arguments.split, recogniser)
-    rows = measure(recogniser, corpus, arguments.output, arguments.trials, arguments.sweep)
+    jobs = len(os.sched_getaffinity(0))
+    rows = measure(recogniser, corpus, arguments.output, arguments.trials, arguments.sweep, jobs)
     print(table(rows))
 
 

@@ -68,7 +68,8 @@ def with_language_models(loaded: Recipe, model: Path) -> list[dict[str, Any]]:
 
     recogniser = open_model(model, decoder=None)
     corpus = decoding.read(loaded.data.manifest, "dev", recogniser)
-    rows = decoding.measure(recogniser, corpus, loaded.output / "decoding", TRIALS, sweep=False)
+    jobs = len(os.sched_getaffinity(0))
+    rows = decoding.measure(recogniser, corpus, loaded.output / "decoding", TRIALS, jobs=jobs)
     print(decoding.table(rows))
     return rows
 
