@@ -51,13 +51,6 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
-def append(path: Path, line: Line) -> None:
-    """Add a line, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_bytes() if path.exists() else b""
-    write_atomically(path, before + f"{json.dumps(line)}\n".encode())
-
-
 @dataclass(frozen=True)
 class Point:
     """The trainings on so many minutes from one kind of start, all seeds of them."""
@@ -163,8 +156,8 @@ def _note(found: Sequence[Point]) -> str:
     rates = _range([line["audio_seconds_per_second"] for line in lines])
     seeds = ", ".join(map(str, sorted({line["seed"] for line in lines})))
     return (
-        f"Updates: {told}. Seeds: {seeds}. Training ran on {threads} threads and heard {rates} s of "
-        "audio a second."
+        f"Updates: {told}. Seeds: {seeds}. Training ran on {threads} threads and heard {rates} s "
+        "of audio a second."
     )
 
 

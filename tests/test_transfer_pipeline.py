@@ -138,12 +138,13 @@ def here(script, monkeypatch):
     transfer = script("transfer")
     monkeypatch.setattr("speechrnn.training.threads.configure", lambda threads: None)
 
-    def ended(jobs, at_once):
+    def run_here(jobs, at_once, begun, done):
         for folder, _ in jobs:
+            begun(folder)
             transfer.train_one(folder)
-            yield folder, 0
+            done(folder, 0)
 
-    monkeypatch.setattr(transfer, "ended", ended)
+    monkeypatch.setattr(transfer.jobs, "run", run_here)
     return transfer
 
 
@@ -162,7 +163,7 @@ def test_what_is_trained_is_a_line_and_is_not_trained_again(
     assert errors / words == line["wer"] and len(line["by_speaker"]) == 3
     assert line["utterances"] == len(found.subset("0.5"))
 
-    monkeypatch.setattr(here, "ended", lambda jobs, at_once: iter(jobs and [1 / 0]))
+    monkeypatch.setattr(here, "train_one", lambda folder: 1 / 0)
     here.train_missing(found, [row], file, [])
     for changed in (study(epochs=(1, 2)), study(overrides=("model.dropout=0.2",))):
         with pytest.raises(RecipeError, match="other settings"):
@@ -192,23 +193,6 @@ def test_a_training_that_fails_is_named_and_the_others_are_kept(script, study, t
     with pytest.raises(SpeechRNNError, match=r"not trained: 0\.2-scratch-1"):
         transfer.train_missing(study(), [rows.Row("0.2", "scratch", 1)], file, ["false"])
     assert not file.exists()
-
-
-def test_processes_end_with_the_one_that_started_them(script, tmp_path):
-    def job(name, seconds):
-        (tmp_path / name).mkdir()
-        return tmp_path / name, [
-            "sh",
-            "-c",
-            f"echo $$ > {tmp_path / name}/pid; exec sleep {seconds}",
-        ]
-
-    running = script("transfer").ended([job("a", 0.5), job("b", 600)], 2)
-    assert next(running) == (tmp_path / "a", 0)
-    running.close()
-    number = int((tmp_path / "b" / "pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(number, 0)
 
 
 @pytest.mark.long
@@ -297,7 +281,7 @@ def test_results_of_different_settings_make_no_table(script, changes):
 def test_table_and_curve_go_into_the_page(script, tmp_path, capsys):
     page, file = script("transfer_page"), tmp_path / "transfer.jsonl"
     for each in lines_of_two():
-        page.append(file, each)
+        script("cells.results").append(file, each)
     assert page.read(file) == lines_of_two()
     path = tmp_path / "transfer.md"
     path.write_text(f"Before.\n{page.BEGIN}\nold\n{page.END}\nBehind.\n")
