@@ -37,6 +37,7 @@ NOT_RUN = {
     r"speechrnn train configs/(an4|mine)\.yaml$": "trains AN4; the same with mine.csv is run",
     r"speechrnn prepare configs/an4.yaml$": "prepares AN4; the same with mine.csv is run",
     r"python pipelines/": "takes minutes to hours; the tests of pipelines run them in small form",
+    r"python3 -m venv ": "the checkout has one, by make",
     r"pip install ": "changes the environment; its extra is looked up in setup.py",
     r"make [a-z-]+$": "is the whole check, or hours; its target is looked up in the Makefile",
     r"make LITERT=|cd pipelines/edge/c|\./transcribe ": "tests/test_edge_c.py compiles and runs it",
