@@ -188,11 +188,11 @@ def write_pages(results: Found) -> None:
     before, rest = text.split(start)
     page = f"{before}{start}\n{table(results)}\n{end}{rest.split(end)[1]}"
     write_atomically(PAGE, page.encode())
+    said = re.compile(rf"^({re.escape(HEAD)}.*\n)(?:#   .*\n)*", re.M)
     for name, each in results.items():
         path = RECIPES / f"{name}.yaml"
-        said = re.compile(rf"^({re.escape(HEAD)}.*\n)(?:#   .*\n)*", re.M)
         told = "\n".join(head(each))
-        recipe = said.sub(lambda found, told=told: f"{found[1]}{told}\n", path.read_text("utf-8"))
+        recipe = said.sub(rf"\g<1>{told}\n", path.read_text(encoding="utf-8"))
         write_atomically(path, recipe.encode())
 
 

@@ -81,10 +81,7 @@ def plot(points: Sequence[Point]) -> Any:
     axes.set_ylabel("AN4 dev, word error rate (%)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    seeds = max(len(point.seeds) for point in points)
-    axes.set_title(
-        f"Mean of {seeds} seeds (dashes: each), 95 % interval over speakers", fontsize="medium"
-    )
+    axes.set_title("Mean of the seeds (dashes), 95 % interval over speakers", fontsize="medium")
     return drawn
 
 
