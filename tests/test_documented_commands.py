@@ -144,7 +144,8 @@ def world(whistles, trained, tmp_path_factory):
     loaded = run.load(trained)
     live = in_chunks(loaded, 4, 4, [])
     export_tflite(live.model, live.spec, live.card, folder / "live.tflite", "float32")
-    shutil.copy(folder / "live.tflite", folder / "model.tflite")
+    for name in ("model.tflite", "mine.tflite"):
+        shutil.copy(folder / "live.tflite", folder / name)
     return folder
 
 
@@ -245,6 +246,8 @@ OWN_TESTS = {
     "tensorflow_datasets": "tests/test_tfds.py",
     "get_signature_runner": "tests/test_streaming.py",
 }
+# What the pages say, and what can be said in whistles.
+IN_WHISTLES = {"turn the lam[bp] on": "ab ba", "ada lovelace": "ab ba"}
 EXAMPLES = [
     pytest.param(page, block, id=f"{page.stem}-{number}")
     for page in PAGES
@@ -272,4 +275,6 @@ def test_python_on_a_page_runs(page, block, world, monkeypatch):
         "lm": CharacterLM.load("runs/mine_lm"),
         "__name__": "example",
     }
+    for said, whistled in IN_WHISTLES.items():
+        block = re.sub(said, whistled, block)
     exec(compile(block, page.name, "exec"), names)
