@@ -170,9 +170,10 @@ def head(each: Found) -> list[str]:
     device, latency = each["device"], each["latency_ms"]
     waits = f"waits {latency:.0f} ms at most" if latency else "does not stream"
     beside = " (a busy machine's)" if busy(each["load"]) else ""
+    work = f"{device['multiply_adds_per_second'] / 1e6:.0f} M multiply-adds for a second of audio"
+    size = f"{each['int8_bytes'] / 1e6:.2f} MB in int8"
     return [
-        f"#   {each['parameters'] / 1e6:.2f} M parameters, {each['int8_bytes'] / 1e6:.2f} MB in int8, "
-        f"{device['multiply_adds_per_second'] / 1e6:.0f} M multiply-adds for a second of audio;",
+        f"#   {each['parameters'] / 1e6:.2f} M parameters, {size}, {work};",
         f"#   {device['peak_rss_bytes'] / 1e6:.0f} MB of memory, real-time factor "
         f"{device['real_time_factor']:.4f} on one thread{beside}; {waits}",
     ]
