@@ -142,7 +142,7 @@ def table(results: Found) -> str:
     lines = ["| " + " | ".join(line) + " |" for line in (["", *head[1:]], rule, *body)]
     where = sorted({described(each["machine"], each["versions"]) for each in results.values()})
     load = max(each["load"] for each in results.values())
-    return "\n".join([*lines, "", f"Measured on: {' And on: '.join(where)}{busy(load)}"])
+    return "\n".join([*lines, "", f"Measured on: {' And on: '.join(where)} {busy(load)}".strip()])
 
 
 def _cells(each: Found) -> dict[str, str]:
