@@ -80,8 +80,8 @@ TINY_STACK = (
     *("--batch=2", "--frames=9", "--units=4", "--layers=1", "--rounds=1", "--seconds=0"),
 )
 TINY_STEP = (
-    *("--rows=one,accumulate 2", "--rounds=1", "--seconds=0"),
-    '--shape={"rows":2,"frames":20,"units":4,"layers":1}',
+    *("--rows=one,accumulate 2", "--rounds=1", "--seconds=0.01"),
+    '--shape={"rows":2,"frames":120,"units":4,"layers":1}',
 )
 TINY_NETWORK = (
     *("--forms", "litert-float32", "litert-int8", "keras-float32", "onnx-int8"),
