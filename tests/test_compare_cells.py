@@ -330,28 +330,39 @@ def test_the_page_and_its_plot_are_made_from_the_file_alone(cells, pipeline, tmp
     pipeline("compare_cells").main()
     text = page.read_text()
     assert text.startswith("above\n") and text.endswith("\nbelow\n") and "old" not in text
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| LSTM", "| GRU"))]
+    rows = [row.split(" | ") for row in text.splitlines() if line.startswith(("| LSTM", "| GRU"))]
     assert [row[:2] for row in rows] == [["| LSTM", "two"], ["| GRU", "one"]]
     assert (tmp_path / "images" / "cells.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(DataError, match="no lines"):
         table.with_table("a page without markers", "table")
 
+    speeds = {"settings": "s", "machine": "a computer", "rounds": 5, "rows": [
+        {"cell": "gru", "directions": "one", "trained_audio_seconds_per_second": 123.4,
+         "real_time_factor": 0.00123},
+    ]}  # fmt: skip
+    (tmp_path / "r_speed.json").write_text(json.dumps(speeds))
+    pipeline("compare_cells").main()
+    assert "| 123 | 1.23 |" in page.read_text()
+    (tmp_path / "r_speed.json").write_text(json.dumps({**speeds, "settings": "other"}))
+    with pytest.raises(DataError, match="other settings"):
+        pipeline("compare_cells").main()
+
 
 def test_docs_cells_says_what_the_results_file_says(cells, pipeline):
     table, file = cells.table, pipeline("compare_cells").RESULTS
-    speeds = table.read_speed(pipeline("compare_cells").speed_of(file))
-    page = table.PAGE.read_text(encoding="utf-8")
     lines = cells.results.read(file)
+    speeds = table.read_speed(pipeline("compare_cells").speed_of(file), lines)
+    page = table.PAGE.read_text(encoding="utf-8")
     assert table.with_table(page, table.markdown(lines, speeds)) == page
     assert len({line["settings"] for line in lines}) <= 1
 
 
-def test_points_at_the_same_place_are_drawn_apart_in_their_order(cells):
-    values = [40.0, 41.0, 10.0, 40.0, 40.0]
-    placed = cells.figure.apart(values)
-    assert placed[2] == 10.0
-    assert all(a >= b for a, b in zip(placed, values, strict=True))
-    assert np.diff(sorted(placed)).min() >= 0.4
+def test_points_of_nearly_the_same_cost_are_drawn_side_by_side_in_their_order(cells):
+    placed = cells.figure.apart([40.0, 41.0, 10.0, 39.5, 25.0])
+    assert (placed[2], placed[4]) == (10.0, 25.0)
+    group = [placed[i] for i in (0, 1, 3)]
+    assert np.diff(group) == pytest.approx(cells.figure.GAP * 41)
+    assert np.mean(group) == pytest.approx(np.mean([40.0, 41.0, 39.5]))
     assert len(cells.figure.COLOURS) == len(cells.figure.MARKS) == len(CELLS)
 
 
@@ -359,7 +370,7 @@ def test_points_at_the_same_place_are_drawn_apart_in_their_order(cells):
 
 
 def test_reach_is_the_farthest_frame_at_or_above_the_fraction(cells):
-    reach = cells.reach.reach
+    reach = cells.table.reach
     assert reach([1.0, 0.5, 0.1, 0.05], 0.1) == 2
     assert reach([0.05, 0.2, 1.0, 0.3, 0.01], 0.1) == 3  # an output that lags behind what it heard
     assert reach([1.0, 0.9], 0.1) == 1
