@@ -118,14 +118,14 @@ def test_products_are_those_of_the_layers_weight_matrices(cell):
     ("cell", "bidirectional"),
     # Networks are built, and a clockwork's is the slowest to build.
     [
-        *((cell, True) for cell in CELLS if cell != "clockwork"),
+        ("simple_rnn", True),
+        ("depth_gated", True),
         pytest.param("clockwork", False, marks=pytest.mark.long),
         ("gru", False),
     ],
 )
 def test_equal_parameters_are_found_within_the_tolerance(cells, cell, bidirectional):
-    size = cells.size
-    wanted = size.count_parameters(recogniser(units=120, cell="lstm"))
+    size, wanted = cells.size, 150_000
     ahead = 0 if bidirectional else 3
     spec = recogniser(cell=cell, bidirectional=bidirectional, lookahead=ahead)
     units, parameters = size.units_for(spec, wanted)
@@ -457,6 +457,7 @@ def command(tmp_path, whistles):
 @pytest.mark.long
 def test_two_rows_with_two_seeds_stopped_once(command, cells, tmp_path):
     arguments = ("--cells", "simple_rnn,gru", "--directions", "one", "--seeds", "1,2")
+    arguments += ("training.learning_rate=0.01",)
     first = command(*arguments)
     while not list((tmp_path / "out").glob("*/training-*/run/history.jsonl")):
         assert first.poll() is None, first.communicate()[1]
@@ -471,14 +472,13 @@ def test_two_rows_with_two_seeds_stopped_once(command, cells, tmp_path):
     logs = "".join(path.read_text() for path in (tmp_path / "out").glob("*/training-*/log.txt"))
     assert "going on from epoch" in logs
     lines = cells.results.read(tmp_path / "r.jsonl")
-    trained = [line for line in lines if line["kind"] == "training"]
-    assert len(trained) == 4 and len(lines) == 4 + 6
-    assert [("int8_bytes" in line) for line in sorted(trained, key=lambda x: x["seed"])] == [
-        True, True, False, False,
-    ]  # fmt: skip
+    assert len(lines) == 4
+    # One seed of each is exported.
+    assert {("int8_bytes" in line, line["seed"]) for line in lines} == {(True, 1), (False, 2)}
     assert (tmp_path / "images" / "cells.png").exists()
 
-    assert command("--speed", *arguments[:4]).wait() == 0
+    _, told = (measuring := command("--speed", *arguments[:4], arguments[-1])).communicate()
+    assert measuring.returncode == 0, told
     measured = json.loads((tmp_path / "r_speed.json").read_bytes())
     assert all(row["real_time_factor"] > 0 for row in measured["rows"])
     assert "simple_rnn" in {row["cell"] for row in measured["rows"]}
