@@ -134,7 +134,7 @@ def test_splits_are_read_by_name(stored: Path) -> None:
     found = corpora.read(f"tfds:whistled@{stored}?splits=dev")
     assert [u.split for u in found] == ["dev"] * 12
     assert found == [u for u in corpora.read(f"tfds:whistled@{stored}") if u.split == "dev"]
-    with pytest.raises(ManifestError, match="no split 'clean'; it has dev, train"):
+    with pytest.raises(ManifestError, match="no split 'clean'; it has train, dev"):
         corpora.read(f"tfds:whistled@{stored}?splits=dev,clean")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -83,7 +83,7 @@ class Comparison:
         frame_ms = 1000 * spec.seconds_per_output_frame
         model: ModelSpec = replace(
             spec.model,
-            cell=row.cell,
+            cell=cast(Any, row.cell),
             # Of a clockwork they must be a multiple of its modules'.
             units=-(-spec.model.units // len(spec.model.periods)) * len(spec.model.periods),
             bidirectional=not one_way,

@@ -36,7 +36,7 @@ def units_for(spec: RecogniserSpec, parameters: int) -> tuple[int, int]:
     known = [modules * factor for factor in (1, 2, 3)]
     counts = [count_parameters(with_units(spec, units)) for units in known]
     polynomial = np.polynomial.Polynomial.fit(known, counts, 2).convert()
-    wanted = max(root.real for root in (polynomial - parameters).roots())
+    wanted = float(np.max(np.real((polynomial - parameters).roots())))
     for multiple in MULTIPLES:
         step = int(np.lcm(multiple, modules))
         near = [max(step, int(wanted // step) * step + extra) for extra in (0, step)]
