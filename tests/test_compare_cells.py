@@ -50,7 +50,8 @@ def pipeline(monkeypatch):
 def cells(pipeline):
     """The comparison's modules: compare_cells and its neighbours."""
     pipeline("compare_cells")  # puts the folder on the path
-    from cells import comparison, figure, jobs, reach, results, rows, size, table, training
+    from cells import comparison, figure, reach, rows, size, table, training
+    from trainings import jobs, results
 
     return SimpleNamespace(
         comparison=comparison, figure=figure, jobs=jobs, reach=reach, results=results, rows=rows,
@@ -193,7 +194,7 @@ def train(cells, pipeline, compared, tmp_path):
         script.train_all(
             compared(*overrides), rows, [1, 2], tmp_path / "r.jsonl", 2, [sys.executable, str(stub)]
         )
-        return cells.results.read(tmp_path / "r.jsonl")
+        return cells.results.read(tmp_path / "r.jsonl", cells.rows.KEYS)
 
     return run
 
@@ -254,7 +255,7 @@ def test_a_training_that_failed_is_named_and_the_others_are_kept(
         pipeline("compare_cells").train_all(
             comparison, rows, [1], file, 1, [sys.executable, str(stub)]
         )
-    (line,) = cells.results.read(file)
+    (line,) = cells.results.read(file, cells.rows.KEYS)
     assert (line["directions"], line["learning_rate"]) == ("one", 0.01)
 
 
@@ -275,10 +276,10 @@ def test_a_damaged_line_is_named_and_none_is_half_written(cells, tmp_path):
     line = dict.fromkeys(("kind", "cell", "directions", "seed", "settings"), 1)
     cells.results.append(file, line)
     cells.results.append(file, {**line, "seed": 2})
-    assert [found["seed"] for found in cells.results.read(file)] == [1, 2]
+    assert [found["seed"] for found in cells.results.read(file, cells.rows.KEYS)] == [1, 2]
     file.write_text(file.read_text()[:-5])
     with pytest.raises(DataError, match=r"r\.jsonl, line 2"):
-        cells.results.read(file)
+        cells.results.read(file, cells.rows.KEYS)
 
 
 # From the file to the page
@@ -350,7 +351,7 @@ def test_the_page_and_its_plot_are_made_from_the_file_alone(cells, pipeline, tmp
 
 def test_docs_cells_says_what_the_results_file_says(cells, pipeline):
     table, file = cells.table, pipeline("compare_cells").RESULTS
-    lines = cells.results.read(file)
+    lines = cells.results.read(file, cells.rows.KEYS)
     speeds = table.read_speed(pipeline("compare_cells").speed_of(file), lines)
     page = table.PAGE.read_text(encoding="utf-8")
     assert table.with_table(page, table.markdown(lines, speeds)) == page
@@ -471,7 +472,7 @@ def test_two_rows_with_two_seeds_stopped_once(command, cells, tmp_path):
     assert second.returncode == 0, told
     logs = "".join(path.read_text() for path in (tmp_path / "out").glob("*/training-*/log.txt"))
     assert "going on from epoch" in logs
-    lines = cells.results.read(tmp_path / "r.jsonl")
+    lines = cells.results.read(tmp_path / "r.jsonl", cells.rows.KEYS)
     assert len(lines) == 4
     # One seed of each is exported.
     assert {("int8_bytes" in line, line["seed"]) for line in lines} == {(True, 1), (False, 2)}

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trainings import results
 
-from cells import figure, results
-from cells.rows import CELLS, DIRECTIONS, TRAINING, TRIAL, Row
+from cells import figure
+from cells.rows import CELLS, DIRECTIONS, KEYS, TRAINING, TRIAL, Row
 from speechrnn.errors import DataError
 from speechrnn.evaluation import bootstrap
 from speechrnn.files import write_atomically
@@ -250,7 +251,7 @@ def write(file: Path, speed_file: Path, page: Path) -> None:
     Raises:
         DataError: a damaged results file, speeds of other settings, a page without markers.
     """
-    lines = results.read(file)
+    lines = results.read(file, KEYS)
     speeds = read_speed(speed_file, lines)
     table = markdown(lines, speeds)
     print(table)
