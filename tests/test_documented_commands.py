@@ -37,6 +37,7 @@ NOT_RUN = {
     r"speechrnn train configs/(an4|mine)\.yaml$": "trains AN4; the same with mine.csv is run",
     r"speechrnn prepare configs/an4.yaml$": "prepares AN4; the same with mine.csv is run",
     r"python pipelines/": "takes minutes to hours; the tests of pipelines run them in small form",
+    r"python3 -m venv ": "the checkout has one, by make",
     r"pip install ": "changes the environment; its extra is looked up in setup.py",
     r"make [a-z-]+$": "is the whole check, or hours; its target is looked up in the Makefile",
     r"make LITERT=|cd pipelines/edge/c|\./transcribe ": "tests/test_edge_c.py compiles and runs it",
@@ -143,7 +144,8 @@ def world(whistles, trained, tmp_path_factory):
     loaded = run.load(trained)
     live = in_chunks(loaded, 4, 4, [])
     export_tflite(live.model, live.spec, live.card, folder / "live.tflite", "float32")
-    shutil.copy(folder / "live.tflite", folder / "model.tflite")
+    for name in ("model.tflite", "mine.tflite"):
+        shutil.copy(folder / "live.tflite", folder / name)
     return folder
 
 
@@ -244,6 +246,8 @@ OWN_TESTS = {
     "tensorflow_datasets": "tests/test_tfds.py",
     "get_signature_runner": "tests/test_streaming.py",
 }
+# What the pages say, and what can be said in whistles.
+IN_WHISTLES = {"turn the lam[bp] on": "ab ba", "ada lovelace": "ab ba"}
 EXAMPLES = [
     pytest.param(page, block, id=f"{page.stem}-{number}")
     for page in PAGES
@@ -271,4 +275,6 @@ def test_python_on_a_page_runs(page, block, world, monkeypatch):
         "lm": CharacterLM.load("runs/mine_lm"),
         "__name__": "example",
     }
+    for said, whistled in IN_WHISTLES.items():
+        block = re.sub(said, whistled, block)
     exec(compile(block, page.name, "exec"), names)
