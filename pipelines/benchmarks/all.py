@@ -47,7 +47,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from speechrnn.errors import SpeechRNNError
 from speechrnn.files import write_atomically
 
 HERE = Path(__file__).parent
@@ -65,14 +64,14 @@ class Part:
     Args:
         quick: options of its smallest form, which shows that it runs and measures nothing.
         minutes: on two quiet cores, for the progress bar.
-        speech: the option that takes AN4's manifest; None where it needs no speech.
+        speech: whether it needs AN4, which --data may name.
     """
 
     script: str
     options: tuple[str, ...]
     quick: tuple[str, ...]
     minutes: float
-    speech: str | None = None
+    speech: bool = False
 
 
 TINY_STACK = (
@@ -100,14 +99,12 @@ PARTS = {
         ("output=FOLDER/run",),
         ("--rounds=1", "model.units=8"),
         2,
-        "--manifest",
+        speech=True,
     ),
     "decoding": Part(
-        "beam_search.py", ("--files=FOLDER/decoding",), ("--rounds=1", "--trials=2"), 3, "--data"
+        "beam_search.py", ("--files=FOLDER/decoding",), ("--rounds=1", "--trials=2"), 3, True
     ),
-    "recognisers": Part(
-        "beside_pocketsphinx.py", (), ("--rounds=1", "--utterances=4"), 3, "--data"
-    ),
+    "recognisers": Part("beside_pocketsphinx.py", (), ("--rounds=1", "--utterances=4"), 3, True),
 }
 
 
@@ -118,20 +115,23 @@ def command_of(part: Part) -> str:
 
 
 def measure(
-    name: str, folder: Path, manifest: Path | None, quick: bool, advance: Callable[[float], None]
+    name: str, folder: Path, data: Path | None, quick: bool, advance: Callable[[float], None]
 ) -> Found:
     """Run a part: what it found, or in ``failed`` why it could not. ``advance`` gets the minutes
     that it has taken."""
     part, written = PARTS[name], folder / f"{name}.json"
     options = [*part.options, *(part.quick if quick else ()), f"--json={written}"]
-    options += [f"{part.speech}={manifest}"] if part.speech else []
-    command = [sys.executable, part.script, *(o.replace("FOLDER", str(folder)) for o in options)]
+    options += [f"--data={data}"] if part.speech and data else []
+    options = [option.replace("FOLDER", str(folder)) for option in options]
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": path}
     started = time.monotonic()
     with (folder / f"{name}.log").open("w+", errors="replace") as log:
         with subprocess.Popen(
-            command, cwd=HERE, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, HERE / part.script, *options],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         ) as process:
             try:
                 while process.poll() is None:
@@ -153,14 +153,6 @@ def _advance(bar: Progress, task: TaskID, minutes: float) -> None:
     bar.update(task, completed=min(minutes, bar.tasks[task].total or minutes))
 
 
-def find_speech(data: Path | None) -> Path:
-    """AN4's manifest, as pipelines/an4.py finds or makes it."""
-    sys.path.insert(0, str(REPOSITORY / "pipelines"))
-    from an4 import find_manifest
-
-    return find_manifest(data).resolve()
-
-
 def run(names: Sequence[str], options: argparse.Namespace) -> list[str]:
     """Measure ``names``, save each as it ends; those that could not be measured."""
     conditions = {
@@ -169,7 +161,6 @@ def run(names: Sequence[str], options: argparse.Namespace) -> list[str]:
         "load": os.getloadavg()[0],
         "quick": options.quick,
     }
-    manifest = find_speech(options.data) if any(PARTS[name].speech for name in names) else None
     known: Found = json.loads(options.results.read_bytes()) if options.results.exists() else {}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     failed = []
@@ -181,7 +172,7 @@ def run(names: Sequence[str], options: argparse.Namespace) -> list[str]:
         for name, task in tasks.items():
             bar.start_task(task)
             found = measure(
-                name, Path(folder), manifest, options.quick, partial(_advance, bar, task)
+                name, Path(folder), options.data, options.quick, partial(_advance, bar, task)
             )
             bar.update(task, completed=PARTS[name].minutes)
             if "failed" in found:
@@ -226,8 +217,4 @@ def main(given: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # Ended from outside, the part under way is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        sys.exit(main())
-    except SpeechRNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(main())
