@@ -16,18 +16,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import an4
 import librispeech
 import transfer_page
+from cells import jobs, results
 from rich.console import Console
 from transfer_rows import EPOCHS, Row, Study, seconds_of
 
@@ -39,7 +37,7 @@ from speechrnn.files import locked, write_atomically
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "pipelines" / "results" / "transfer.jsonl"
 MINUTES = ("all", "20", "10", "5")  # of training recordings; the longest training first
-RECIPE, ROW, LINE, LOG = "recipe.yaml", "row.json", "line.json", "log.txt"  # in a row's folder
+RECIPE, ROW, LINE = "recipe.yaml", "row.json", "line.json"  # in a row's folder
 console = Console(stderr=True, soft_wrap=True)
 
 
@@ -63,47 +61,27 @@ def train_missing(study: Study, rows: Sequence[Row], file: Path, command: list[s
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECIPE, study.recipe_of(row).to_yaml().encode())
         write_atomically(folder / ROW, json.dumps(study.tags(row)).encode())
-    failed = []
-    for folder, code in ended([(f, [*command, str(f)]) for f in by_folder], study.jobs):
+    failed: list[str] = []
+
+    def begun(folder: Path) -> None:
+        console.print(f"{by_folder[folder].name}: begins; its log is {folder / jobs.LOG}")
+
+    def done(folder: Path, code: int) -> None:
         row, path = by_folder[folder], folder / LINE
         line = json.loads(path.read_bytes()) if path.exists() else {}
         if code or any(line.get(key) != value for key, value in study.tags(row).items()):
-            console.print(f"{row.name}: ended with {code}; see {folder / LOG}")
+            console.print(f"{row.name}: ended with {code}; see {folder / jobs.LOG}")
             failed.append(row.name)
-            continue
-        transfer_page.append(file, line)
-        console.print(
-            f"{row.name}: dev WER {line['wer']:.1%} after {line['training_seconds']:.0f} s"
-        )
+            return
+        results.append(file, line)
+        told = f"dev WER {line['wer']:.1%} after {line['training_seconds']:.0f} s"
+        console.print(f"{row.name}: {told}")
+
+    jobs.run([(folder, [*command, str(folder)]) for folder in by_folder], study.jobs, begun, done)
     if failed:
         raise SpeechRNNError(
             f"not trained: {', '.join(failed)}; the same command tries these again"
         )
-
-
-def ended(jobs: Sequence[tuple[Path, list[str]]], at_once: int) -> Iterator[tuple[Path, int]]:
-    """Run commands, each logging into its folder -> the folders with exit codes, as they end. Those
-    under way when this is left are asked to stop, which saves where they stand, and waited for."""
-    waiting, running = list(jobs), dict[Path, subprocess.Popen[bytes]]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                folder, command = waiting.pop(0)
-                console.print(f"{folder.name}: begins; its log is {folder / LOG}")
-                with (folder / LOG).open("ab") as log:
-                    # In a group of its own: Ctrl-C reaches this process alone, and a training that
-                    # is asked to stop twice ends without saving.
-                    running[folder] = subprocess.Popen(
-                        command, stdout=log, stderr=log, process_group=0
-                    )
-            time.sleep(0.2)
-            for folder in [f for f, process in running.items() if process.poll() is not None]:
-                yield folder, running.pop(folder).returncode
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
 
 
 def train_one(folder: Path) -> None:
@@ -192,9 +170,6 @@ def main() -> None:
         train_one(arguments.row)
         return
     if not arguments.table:
-        # Ended from outside, the trainings under way are ended too.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
         study = Study(
             recipe_file=arguments.recipe,
             output=arguments.output,
@@ -212,7 +187,7 @@ def main() -> None:
         ]
         study.output.mkdir(parents=True, exist_ok=True)
         held = f"another process trains into {study.output}; wait for it, or end it first"
-        with locked(study.output / "transfer.lock", held):
+        with locked(study.output / "transfer.lock", held), jobs.ending_by_signal():
             command = [sys.executable, __file__, "--row"]
             train_missing(study, rows, arguments.results, command)
     transfer_page.write(arguments.results, arguments.page)

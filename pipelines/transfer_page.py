@@ -16,6 +16,7 @@ from speechrnn.evaluation import bootstrap
 from speechrnn.files import write_atomically
 
 PAGE = Path(__file__).parents[1] / "docs" / "transfer.md"
+IMAGE = "transfer.png"
 BEGIN, END = "<!-- transfer: begin -->", "<!-- transfer: end -->"
 COLUMNS = (
     "minutes", "recordings", "WER from scratch (95 %)", "WER from LibriSpeech (95 %)",
@@ -48,13 +49,6 @@ def read(path: Path) -> list[Line]:
             ) from error
         lines.append(line)
     return lines
-
-
-def append(path: Path, line: Line) -> None:
-    """Add a line, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_bytes() if path.exists() else b""
-    write_atomically(path, before + f"{json.dumps(line)}\n".encode())
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,8 @@ def markdown(found: Sequence[Point]) -> str:
     for minutes in sorted({point.minutes for point in found}):
         here = {point.init: point for point in found if point.minutes == minutes}
         rows.append(_cells(here.get("scratch"), here.get("pretrained")))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + _note(found)
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"{table}\n\n{_note(found)}\n\n![The same as a curve](images/{IMAGE})"
 
 
 def _cells(scratch: Point | None, pretrained: Point | None) -> list[str]:
@@ -138,7 +133,7 @@ def _cells(scratch: Point | None, pretrained: Point | None) -> list[str]:
         f"{first.lines[0]['utterances']} of {first.lines[0]['speakers']} speakers",
         *(_rate(point) for point in (scratch, pretrained)),
         apart,
-        ", ".join(f"{point.mean('cer'):.1%}" for point in both),
+        ", ".join(f"{100 * point.mean('cer'):.1f} %" for point in both),
         ", ".join(f"{point.mean('training_seconds') / 60:.1f}" for point in both),
     ]
 
@@ -146,28 +141,29 @@ def _cells(scratch: Point | None, pretrained: Point | None) -> list[str]:
 def _rate(point: Point | None) -> str:
     if point is None:
         return "–"
-    low, high = point.interval
-    return f"{point.wer:.1%} ({low:.1%} to {high:.1%})"
+    low, high = (100 * bound for bound in point.interval)
+    return f"{100 * point.wer:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def _note(found: Sequence[Point]) -> str:
     lines = [line for point in found for line in point.lines]
     updates = {
-        name: sorted({line["updates"] for line in lines if line["init"] == init})
+        name: _range([line["updates"] for line in lines if line["init"] == init])
         for init, (name, _, _) in LOOKS.items()
     }
-    told = [f"{each[0]} to {each[-1]} updates {name}" for name, each in updates.items() if each]
-    rates = sorted(line["audio_seconds_per_second"] for line in lines)
+    told = " and ".join(f"{each} {name}" for name, each in updates.items() if each)
+    threads = " or ".join(sorted({str(line["threads"]) for line in lines}))
+    rates = _range([line["audio_seconds_per_second"] for line in lines])
     seeds = ", ".join(map(str, sorted({line["seed"] for line in lines})))
     return (
-        f"Seeds: {seeds}. {'; '.join(told)}. Training heard {rates[0]:.0f} to {rates[-1]:.0f} s of "
-        f"audio a second, in trainings of {_threads(lines)}."
+        f"Updates: {told}. Seeds: {seeds}. Training ran on {threads} threads and heard {rates} s "
+        "of audio a second."
     )
 
 
-def _threads(lines: Sequence[Line]) -> str:
-    found = sorted({str(line["threads"]) for line in lines})
-    return " or ".join("one thread" if each == "1" else f"{each} threads" for each in found)
+def _range(values: Sequence[float]) -> str:
+    low, high = (f"{bound:.0f}" for bound in (min(values, default=0), max(values, default=0)))
+    return "" if not values else low if low == high else f"{low} to {high}"
 
 
 def plot(found: Sequence[Point]) -> Any:
@@ -209,7 +205,7 @@ def write(file: Path, page: Path) -> None:
     print(table)
     if found:
         (page.parent / "images").mkdir(parents=True, exist_ok=True)
-        plot(found).savefig(page.parent / "images" / "transfer.png", dpi=150)
+        plot(found).savefig(page.parent / "images" / IMAGE, dpi=150)
     text, count = re.subn(
         f"{BEGIN}.*{END}",
         lambda _: f"{BEGIN}\n{table}\n{END}",

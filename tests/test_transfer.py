@@ -208,6 +208,15 @@ def test_an_export_is_refused_and_the_run_asked_for(started, trained, tmp_path):
         initial.read(started(f"training.init_from={output}"), Distribution())
 
 
+def test_a_run_directory_may_hold_its_exports(started, trained, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    (other / "savedmodel").mkdir()
+    (other / "savedmodel" / "saved_model.pb").write_bytes(b"")
+    found = initial.read(started(f"training.init_from={other}"), Distribution())
+    assert found.sha256 == read_sha256(trained)
+
+
 def test_weights_that_are_not_those_described_are_refused(started, trained, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained, other)

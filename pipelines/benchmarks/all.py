@@ -28,8 +28,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,14 @@ import chart
 import page
 from machine import machine, versions
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from speechrnn.errors import SpeechRNNError
 from speechrnn.files import write_atomically
@@ -72,8 +80,8 @@ TINY_STACK = (
     *("--batch=2", "--frames=9", "--units=4", "--layers=1", "--rounds=1", "--seconds=0"),
 )
 TINY_STEP = (
-    *("--rows=one,accumulate 2", "--rounds=1", "--seconds=0"),
-    '--shape={"rows":2,"frames":20,"units":4,"layers":1}',
+    *("--rows=one,accumulate 2", "--rounds=1", "--seconds=0.01"),
+    '--shape={"rows":2,"frames":120,"units":4,"layers":1}',
 )
 TINY_NETWORK = (
     *("--forms", "litert-float32", "litert-int8", "keras-float32", "onnx-int8"),
@@ -109,8 +117,11 @@ def command_of(part: Part) -> str:
     return " ".join(["python", f"pipelines/benchmarks/{part.script}", *options])
 
 
-def measure(name: str, folder: Path, manifest: Path | None, quick: bool, bar: Progress) -> Found:
-    """Run a part: what it found, or in ``failed`` why it could not."""
+def measure(
+    name: str, folder: Path, manifest: Path | None, quick: bool, advance: Callable[[float], None]
+) -> Found:
+    """Run a part: what it found, or in ``failed`` why it could not. ``advance`` gets the minutes
+    that it has taken."""
     part, written = PARTS[name], folder / f"{name}.json"
     options = [*part.options, *(part.quick if quick else ()), f"--json={written}"]
     options += [f"{part.speech}={manifest}"] if part.speech else []
@@ -118,7 +129,6 @@ def measure(name: str, folder: Path, manifest: Path | None, quick: bool, bar: Pr
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": path}
     started = time.monotonic()
-    task = bar.add_task(name, total=60 * part.minutes)
     with (folder / f"{name}.log").open("w+", errors="replace") as log:
         with subprocess.Popen(
             command, cwd=HERE, env=environment, stdout=log, stderr=subprocess.STDOUT
@@ -126,10 +136,9 @@ def measure(name: str, folder: Path, manifest: Path | None, quick: bool, bar: Pr
             try:
                 while process.poll() is None:
                     time.sleep(0.2)
-                    bar.update(task, completed=min(time.monotonic() - started, 60 * part.minutes))
+                    advance((time.monotonic() - started) / 60)
             finally:
                 process.terminate()
-        bar.update(task, completed=60 * part.minutes)
         log.seek(0)
         said = [line.strip() for line in log if line.strip()]
     record = {"command": command_of(part), "minutes": (time.monotonic() - started) / 60}
@@ -137,6 +146,11 @@ def measure(name: str, folder: Path, manifest: Path | None, quick: bool, bar: Pr
         last = said[-1][:300] if said else "it said nothing"
         return {**record, "failed": f"exit code {process.returncode}: {last}"}
     return {**record, "found": json.loads(written.read_bytes())}
+
+
+def _advance(bar: Progress, task: TaskID, minutes: float) -> None:
+    """A part that takes longer than it should waits at the end of its bar."""
+    bar.update(task, completed=min(minutes, bar.tasks[task].total or minutes))
 
 
 def find_speech(data: Path | None) -> Path:
@@ -163,8 +177,13 @@ def run(names: Sequence[str], options: argparse.Namespace) -> list[str]:
         tempfile.TemporaryDirectory() as folder,
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar,
     ):
-        for name in names:
-            found = measure(name, Path(folder), manifest, options.quick, bar)
+        tasks = {name: bar.add_task(name, total=PARTS[name].minutes, start=False) for name in names}
+        for name, task in tasks.items():
+            bar.start_task(task)
+            found = measure(
+                name, Path(folder), manifest, options.quick, partial(_advance, bar, task)
+            )
+            bar.update(task, completed=PARTS[name].minutes)
             if "failed" in found:
                 failed.append(name)
                 bar.console.print(f"{name}: {found['failed']}", markup=False)

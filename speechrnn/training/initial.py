@@ -177,7 +177,8 @@ def _keep(found: Initial, output: Path) -> None:
 def _load(folder: Path) -> Initial:
     named = f"training.init_from names {folder}"
     exported = [*folder.glob("saved_model.pb"), *folder.glob("*/saved_model.pb")]
-    if folder.is_file() or exported:
+    # A run directory may have its exports in it.
+    if folder.is_file() or (exported and not (folder / MODEL).exists()):
         what = "an exported model" if exported or folder.suffix == ".tflite" else "a file"
         raise ModelError(
             f"{named}, {what}; training starts from a run directory: name the one that it was "
