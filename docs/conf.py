@@ -26,8 +26,7 @@ html_title = f"speechrnn {release}"
 
 myst_heading_anchors = 4
 # Examples in pages are YAML and C too; what Pygments cannot read is shown as it is.
-# Pages that are made by scripts stand in the index by a pattern and may not be there yet.
-suppress_warnings = ["misc.highlighting_failure", "toc.empty_glob"]
+suppress_warnings = ["misc.highlighting_failure"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import an4
-from cells import jobs, results, table
-from cells.rows import CELLS, DIRECTIONS, SEEDS, Job, Row
+from cells import table
+from cells.rows import CELLS, DIRECTIONS, KEYS, SEEDS, Job, Row
 from rich.console import Console
+from trainings import jobs, results
 
 from speechrnn.errors import SpeechRNNError
 from speechrnn.files import locked
@@ -53,7 +54,7 @@ def train_missing(
     from cells.training import Order, finished
 
     settings = comparison.settings
-    lines = results.of_settings(file, settings)
+    lines = results.of_settings(file, KEYS, settings)
     missing = [job for job in wanted if not any(job.is_told_by(line) for line in lines)]
     by_folder = {comparison.output / settings / job.name: job for job in missing}
     units = {row: comparison.sized(row).model.units for row in {job.row for job in missing}}
@@ -113,7 +114,7 @@ def train_all(
         chosen = dict.fromkeys(row.cell for row in rows)
         failed = train_missing(comparison, comparison.trials(chosen), file, at_once, command)
         if not failed:
-            lines = results.of_settings(file, comparison.settings)
+            lines = results.of_settings(file, KEYS, comparison.settings)
             wanted = comparison.trainings(rows, seeds, lines)
             failed = train_missing(comparison, wanted, file, at_once, command)
     if failed:

@@ -13,6 +13,7 @@ training that was stopped goes on. AN4's recipe takes 45 minutes of one core.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
@@ -26,20 +27,38 @@ import an4
 import decoding
 import numpy as np
 import yaml
-from experiments import Results, only_process, settings, side_by_side
+from rich.console import Console
+from trainings import jobs, results
 
 from speechrnn import recipe as recipes
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import RecipeError, SpeechRNNError
 from speechrnn.evaluation import bootstrap
-from speechrnn.files import write_atomically
+from speechrnn.files import locked, write_atomically
 from speechrnn.recipe import Recipe
 from speechrnn.runtime import open_model
 from speechrnn.training import run, threads, train
 from speechrnn.training.display import history
 
+console = Console(stderr=True, soft_wrap=True)
+
 FOLDER = an4.CONFIG.parent / "an4"
 TABLE = ("<!-- table -->", "<!-- end of table -->")
+KEYS = {"key", "experiment", "seed", "settings", "wer"}  # of a line of the results, at least
+LINE = "line.json"  # in a training's folder, until it is in the results
+# No part of what a result depends on.
+NOT_SETTINGS: Any = {
+    "name": True,
+    "output": True,
+    "data": {"manifest", "prepared", "workers"},
+    "training": {"threads", "show_pairs", "checkpoint_every_seconds", "keep_checkpoints"},
+}
+
+
+def settings(recipe: Recipe) -> str:
+    """A digest of what a recipe's result depends on, beside its recordings."""
+    told = recipe.model_dump_json(exclude=NOT_SETTINGS)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -171,8 +190,8 @@ class Log:
     output: Path
 
     @property
-    def results(self) -> Results:
-        return Results(self.folder / "results.jsonl")
+    def results(self) -> Path:
+        return self.folder / "results.jsonl"
 
     def experiments(self, names: Sequence[str]) -> list[Experiment]:
         """Those named, or all.
@@ -191,32 +210,60 @@ class Log:
     def train_row(self, name: str, seed: int, source: str) -> None:
         (experiment,) = self.experiments([name])
         recipe = experiment.recipe(self.recipe, seed, self.output, [source])
-        with only_process(recipe.output / ".lock"):
-            self.results.add(row(experiment, seed, recipe))
+        line = json.dumps(row(experiment, seed, recipe), ensure_ascii=False)
+        write_atomically(recipe.output / LINE, line.encode())
 
     def train_missing(
-        self, names: Sequence[str], seeds: Sequence[int], jobs: int, source: str
+        self, names: Sequence[str], seeds: Sequence[int], at_once: int, source: str
     ) -> None:
-        """A process for each line that is missing, the first seed of all experiments first."""
+        """A process for each line that is missing, the first seed of all experiments first.
+
+        Raises:
+            RecipeError: a line is of other settings than the recipe has now.
+            SpeechRNNError: a training failed; the others have their lines.
+        """
         wanted = {
             f"{each.name} {seed}": each.recipe(self.recipe, seed, self.output, [source])
             for seed in seeds
             for each in self.experiments(names)
         }
-        missing = self.results.missing({key: settings(recipe) for key, recipe in wanted.items()})
+        known = {line["key"]: line["settings"] for line in results.read(self.results, KEYS)}
+        now = {key: settings(recipe) for key, recipe in wanted.items()}
+        if changed := [key for key in wanted if known.get(key, now[key]) != now[key]]:
+            raise RecipeError(
+                f"{self.results}: {', '.join(changed)} was made with other settings than the "
+                "recipe has now; delete these lines to have them made anew, or give the change "
+                "another name"
+            )
+        missing = {recipe.output: key for key, recipe in wanted.items() if key not in known}
         if missing:
-            prepare(wanted[missing[0]])
-        commands = {
-            wanted[key].output / "log.txt": [sys.executable, *sys.argv, "--row", *key.split()]
-            for key in missing
-        }
-        if failed := side_by_side(commands, jobs):
+            prepare(next(recipe for key, recipe in wanted.items() if key not in known))
+        failed: list[Path] = []
+
+        def begun(folder: Path) -> None:
+            console.print(f"{missing[folder]}: begins; its log is {folder / jobs.LOG}")
+
+        def ended(folder: Path, code: int) -> None:
+            line = folder / LINE
+            if code or not line.exists():
+                failed.append(folder / jobs.LOG)
+                return
+            results.append(self.results, json.loads(line.read_bytes()))
+            line.unlink()
+            console.print(f"{missing[folder]}: done")
+
+        commands = [
+            (folder, [sys.executable, *sys.argv, "--row", *key.split()])
+            for folder, key in missing.items()
+        ]
+        jobs.run(commands, at_once, begun, ended)
+        if failed:
             raise SpeechRNNError(f"stopped by an error: see {', '.join(map(str, failed))}")
 
     def write_table(self) -> str:
         """Put the table between the page's marks; returns it."""
         path = self.folder / "README.md"
-        told = table(listed(self.folder), list(self.results.read().values()))
+        told = table(listed(self.folder), results.read(self.results, KEYS))
         page = between(path.read_text(encoding="utf-8"), TABLE, told)
         write_atomically(path, page.encode())
         return told
@@ -243,7 +290,10 @@ def main() -> None:
             log.train_row(arguments.row[0], int(arguments.row[1]), source)
             return
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        log.train_missing(arguments.names, seeds, arguments.jobs, source)
+        held = f"another process trains into {log.output}; wait for it, or end it first"
+        log.output.mkdir(parents=True, exist_ok=True)
+        with locked(log.output / "experiments.lock", held), jobs.ending_by_signal():
+            log.train_missing(arguments.names, seeds, arguments.jobs, source)
     print(log.write_table())
 
 

@@ -25,8 +25,8 @@ from typing import Any
 import an4
 import librispeech
 import transfer_page
-from cells import jobs, results
 from rich.console import Console
+from trainings import jobs, results
 from transfer_rows import EPOCHS, Row, Study, seconds_of
 
 from speechrnn import recipe as recipes
@@ -51,7 +51,7 @@ def train_missing(study: Study, rows: Sequence[Row], file: Path, command: list[s
         RecipeError: the file holds lines of other settings.
         SpeechRNNError: some failed; the others are in the file.
     """
-    lines = transfer_page.read(file)
+    lines = results.read(file, transfer_page.KEYS)
     study.check(file, lines)
     missing = [row for row in rows if not any(row.is_of(line) for line in lines)]
     by_folder = {study.folder_of(row): row for row in missing}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trainings import results
 
 from speechrnn.errors import DataError
 from speechrnn.evaluation import bootstrap
@@ -27,28 +27,7 @@ LOOKS = {
     "scratch": ("from scratch", "#D55E00", "o"),
     "pretrained": ("from a model of LibriSpeech", "#0072B2", "s"),
 }
-Line = dict[str, Any]
-
-
-def read(path: Path) -> list[Line]:
-    """All lines; none where there is no file.
-
-    Raises:
-        DataError: a line is damaged.
-    """
-    lines = []
-    for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
-        try:
-            line = json.loads(text)
-            if not {"minutes", "init", "seed", "settings", "pretrained", "wer"} <= line.keys():
-                raise ValueError("not of a training")
-        except (ValueError, AttributeError) as error:
-            raise DataError(
-                f"{path}, line {number} is no result ({error}); delete that line, and its training "
-                "is done again"
-            ) from error
-        lines.append(line)
-    return lines
+KEYS = {"minutes", "init", "seed", "settings", "pretrained", "wer"}  # of a line, at least
 
 
 @dataclass(frozen=True)
@@ -56,7 +35,7 @@ class Point:
     """The trainings on so many minutes from one kind of start, all seeds of them."""
 
     init: str
-    lines: tuple[Line, ...]
+    lines: tuple[results.Line, ...]
 
     @property
     def minutes(self) -> float:
@@ -82,7 +61,7 @@ class Point:
         return float(np.mean([line[key] for line in self.lines]))
 
 
-def points(lines: Sequence[Line]) -> list[Point]:
+def points(lines: Sequence[results.Line]) -> list[Point]:
     """What there is, by minutes and start.
 
     Raises:
@@ -95,7 +74,7 @@ def points(lines: Sequence[Line]) -> list[Point]:
             "the results are of different settings, or of starts from different models, and make "
             "no table; delete the lines of one of them"
         )
-    by_point: dict[tuple[float, str], list[Line]] = {}
+    by_point: dict[tuple[float, str], list[results.Line]] = {}
     for line in lines:
         by_point.setdefault((line["audio_minutes"], line["init"]), []).append(line)
     return [Point(init, tuple(found)) for (_, init), found in sorted(by_point.items())]
@@ -200,7 +179,7 @@ def write(file: Path, page: Path) -> None:
     Raises:
         DataError: a damaged results file, or a page without markers.
     """
-    found = points(read(file))
+    found = points(results.read(file, KEYS))
     table = markdown(found)
     print(table)
     if found:

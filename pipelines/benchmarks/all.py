@@ -28,8 +28,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,15 @@ import chart
 import page
 from machine import machine, versions
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from speechrnn.errors import SpeechRNNError
 from speechrnn.files import write_atomically
 
 HERE = Path(__file__).parent
@@ -57,14 +64,14 @@ class Part:
     Args:
         quick: options of its smallest form, which shows that it runs and measures nothing.
         minutes: on two quiet cores, for the progress bar.
-        speech: the option that takes AN4's manifest; None where it needs no speech.
+        speech: whether it needs AN4, which --data may name.
     """
 
     script: str
     options: tuple[str, ...]
     quick: tuple[str, ...]
     minutes: float
-    speech: str | None = None
+    speech: bool = False
 
 
 TINY_STACK = (
@@ -72,8 +79,8 @@ TINY_STACK = (
     *("--batch=2", "--frames=9", "--units=4", "--layers=1", "--rounds=1", "--seconds=0"),
 )
 TINY_STEP = (
-    *("--rows=one,accumulate 2", "--rounds=1", "--seconds=0"),
-    '--shape={"rows":2,"frames":20,"units":4,"layers":1}',
+    *("--rows=one,accumulate 2", "--rounds=1", "--seconds=0.01"),
+    '--shape={"rows":2,"frames":120,"units":4,"layers":1}',
 )
 TINY_NETWORK = (
     *("--forms", "litert-float32", "litert-int8", "keras-float32", "onnx-int8"),
@@ -92,14 +99,12 @@ PARTS = {
         ("output=FOLDER/run",),
         ("--rounds=1", "model.units=8"),
         2,
-        "--manifest",
+        speech=True,
     ),
     "decoding": Part(
-        "beam_search.py", ("--files=FOLDER/decoding",), ("--rounds=1", "--trials=2"), 3, "--data"
+        "beam_search.py", ("--files=FOLDER/decoding",), ("--rounds=1", "--trials=2"), 3, True
     ),
-    "recognisers": Part(
-        "beside_pocketsphinx.py", (), ("--rounds=1", "--utterances=4"), 3, "--data"
-    ),
+    "recognisers": Part("beside_pocketsphinx.py", (), ("--rounds=1", "--utterances=4"), 3, True),
 }
 
 
@@ -109,27 +114,31 @@ def command_of(part: Part) -> str:
     return " ".join(["python", f"pipelines/benchmarks/{part.script}", *options])
 
 
-def measure(name: str, folder: Path, manifest: Path | None, quick: bool, bar: Progress) -> Found:
-    """Run a part: what it found, or in ``failed`` why it could not."""
+def measure(
+    name: str, folder: Path, data: Path | None, quick: bool, advance: Callable[[float], None]
+) -> Found:
+    """Run a part: what it found, or in ``failed`` why it could not. ``advance`` gets the minutes
+    that it has taken."""
     part, written = PARTS[name], folder / f"{name}.json"
     options = [*part.options, *(part.quick if quick else ()), f"--json={written}"]
-    options += [f"{part.speech}={manifest}"] if part.speech else []
-    command = [sys.executable, part.script, *(o.replace("FOLDER", str(folder)) for o in options)]
+    options += [f"--data={data}"] if part.speech and data else []
+    options = [option.replace("FOLDER", str(folder)) for option in options]
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": path}
     started = time.monotonic()
-    task = bar.add_task(name, total=60 * part.minutes)
     with (folder / f"{name}.log").open("w+", errors="replace") as log:
         with subprocess.Popen(
-            command, cwd=HERE, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, HERE / part.script, *options],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         ) as process:
             try:
                 while process.poll() is None:
                     time.sleep(0.2)
-                    bar.update(task, completed=min(time.monotonic() - started, 60 * part.minutes))
+                    advance((time.monotonic() - started) / 60)
             finally:
                 process.terminate()
-        bar.update(task, completed=60 * part.minutes)
         log.seek(0)
         said = [line.strip() for line in log if line.strip()]
     record = {"command": command_of(part), "minutes": (time.monotonic() - started) / 60}
@@ -139,12 +148,9 @@ def measure(name: str, folder: Path, manifest: Path | None, quick: bool, bar: Pr
     return {**record, "found": json.loads(written.read_bytes())}
 
 
-def find_speech(data: Path | None) -> Path:
-    """AN4's manifest, as pipelines/an4.py finds or makes it."""
-    sys.path.insert(0, str(REPOSITORY / "pipelines"))
-    from an4 import find_manifest
-
-    return find_manifest(data).resolve()
+def _advance(bar: Progress, task: TaskID, minutes: float) -> None:
+    """A part that takes longer than it should waits at the end of its bar."""
+    bar.update(task, completed=min(minutes, bar.tasks[task].total or minutes))
 
 
 def run(names: Sequence[str], options: argparse.Namespace) -> list[str]:
@@ -155,7 +161,6 @@ def run(names: Sequence[str], options: argparse.Namespace) -> list[str]:
         "load": os.getloadavg()[0],
         "quick": options.quick,
     }
-    manifest = find_speech(options.data) if any(PARTS[name].speech for name in names) else None
     known: Found = json.loads(options.results.read_bytes()) if options.results.exists() else {}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     failed = []
@@ -163,8 +168,13 @@ def run(names: Sequence[str], options: argparse.Namespace) -> list[str]:
         tempfile.TemporaryDirectory() as folder,
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar,
     ):
-        for name in names:
-            found = measure(name, Path(folder), manifest, options.quick, bar)
+        tasks = {name: bar.add_task(name, total=PARTS[name].minutes, start=False) for name in names}
+        for name, task in tasks.items():
+            bar.start_task(task)
+            found = measure(
+                name, Path(folder), options.data, options.quick, partial(_advance, bar, task)
+            )
+            bar.update(task, completed=PARTS[name].minutes)
             if "failed" in found:
                 failed.append(name)
                 bar.console.print(f"{name}: {found['failed']}", markup=False)
@@ -207,8 +217,4 @@ def main(given: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # Ended from outside, the part under way is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        sys.exit(main())
-    except SpeechRNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(main())

@@ -100,19 +100,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recipe", type=Path, default=PIPELINES.parent / "configs" / "an4.yaml")
-    parser.add_argument("--manifest", type=Path, help="default: AN4's, as pipelines/an4.py has it")
+    parser.add_argument("--data", type=Path, help="AN4's unpacked archive, or a manifest")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path, help="also write all rates here")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
-    if arguments.manifest is None:
-        sys.path.insert(0, str(PIPELINES))
-        from an4 import find_manifest
+    sys.path.insert(0, str(PIPELINES))
+    from an4 import find_manifest
 
-        arguments.manifest = find_manifest(None)
-    overrides = [f"data.manifest={arguments.manifest}", *arguments.overrides]
+    overrides = [f"data.manifest={find_manifest(arguments.data)}", *arguments.overrides]
     loaded = recipe.load(arguments.recipe, overrides)
     index = prepare(loaded)
     source = Batches(loaded, recogniser_spec(loaded, index), index, TRAIN)

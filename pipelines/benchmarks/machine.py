@@ -62,7 +62,7 @@ def busy(load: float) -> str:
     if load < QUIET:
         return ""
     return (
-        f" **Other programs kept {load:.0f} processes running: these times are too long, and the "
+        f"**Other programs kept {load:.0f} processes running: these times are too long, and the "
         "ratios rough.**"
     )
 

@@ -46,9 +46,7 @@ def page(results: Found, parts: Sequence[str]) -> str:
     """The whole page. ``parts`` are those there should be, in their order."""
     quick = any(part["quick"] for part in results.values())
     lines = [HEAD, QUICK] if quick else [HEAD]
-    conditions = {_conditions(part) for part in results.values()}
-    if len(conditions) == 1:
-        lines.append(f"Measured on: {conditions.pop()}\n")
+    lines += [f"{each}\n" for each in _shared(results)]
     glance = ratios(results)
     if glance:
         lines += ["## At a glance\n", *_glance(glance)]
@@ -59,8 +57,7 @@ def page(results: Found, parts: Sequence[str]) -> str:
         if part is None:
             lines.append("Not measured yet.\n")
             continue
-        if len(conditions) > 1:
-            lines.append(f"Measured on: {_conditions(part)}\n")
+        lines += [f"{each}\n" for each in _conditions(part) if each not in _shared(results)]
         if "failed" in part:
             lines.append(f"Could not be measured: {part['failed']}\n")
         else:
@@ -71,8 +68,18 @@ def page(results: Found, parts: Sequence[str]) -> str:
     return "\n".join([*lines, FOOT])
 
 
-def _conditions(part: Found) -> str:
-    return described(part["machine"], part["versions"]) + busy(part["load"])
+def _conditions(part: Found) -> list[str]:
+    """Where a part was measured, and what else ran there, if anything did."""
+    where = f"Measured on: {described(part['machine'], part['versions'])}"
+    return [each for each in (where, busy(part["load"])) if each]
+
+
+def _shared(results: Found) -> list[str]:
+    """The conditions of all parts, which are said once."""
+    each = [_conditions(part) for part in results.values()]
+    return (
+        [condition for condition in each[0] if all(condition in of for of in each)] if each else []
+    )
 
 
 def _glance(found: Sequence[Ratio]) -> Iterator[str]:

@@ -140,11 +140,9 @@ def table(results: Found) -> str:
     head, *body = ([label, *cells] for label, cells in rows.items())
     rule = ["---", *["---:"] * len(results)]
     lines = ["| " + " | ".join(line) + " |" for line in (["", *head[1:]], rule, *body)]
-    where = {
-        f"Measured on: {described(each['machine'], each['versions'])}{busy(each['load'])}"
-        for each in results.values()
-    }
-    return "\n".join([*lines, "", *sorted(where)])
+    where = sorted({described(each["machine"], each["versions"]) for each in results.values()})
+    load = max(each["load"] for each in results.values())
+    return "\n".join([*lines, "", f"Measured on: {' And on: '.join(where)} {busy(load)}".strip()])
 
 
 def _cells(each: Found) -> dict[str, str]:
@@ -171,11 +169,13 @@ def head(each: Found) -> list[str]:
     """What the head of a recipe says of it."""
     device, latency = each["device"], each["latency_ms"]
     waits = f"waits {latency:.0f} ms at most" if latency else "does not stream"
+    beside = " (a busy machine's)" if busy(each["load"]) else ""
+    work = f"{device['multiply_adds_per_second'] / 1e6:.0f} M multiply-adds for a second of audio"
+    size = f"{each['int8_bytes'] / 1e6:.2f} MB in int8"
     return [
-        f"#   {each['parameters'] / 1e6:.2f} M parameters, {each['int8_bytes'] / 1e6:.2f} MB in "
-        f"int8; {device['multiply_adds_per_second'] / 1e6:.0f} M multiply-adds for a second of",
-        f"#   audio, real-time factor {device['real_time_factor']:.5f} on one thread, "
-        f"{device['peak_rss_bytes'] / 1e6:.0f} MB of memory; {waits}",
+        f"#   {each['parameters'] / 1e6:.2f} M parameters, {size}, {work};",
+        f"#   {device['peak_rss_bytes'] / 1e6:.0f} MB of memory, real-time factor "
+        f"{device['real_time_factor']:.4f} on one thread{beside}; {waits}",
     ]
 
 

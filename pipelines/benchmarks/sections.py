@@ -90,12 +90,12 @@ def _training_step(found: Found) -> Iterator[str]:
 
 def _training_options(found: Found) -> Iterator[str]:
     rows: Found = found["rows"]
-    one = next(iter(rows.values()))
+    one = next((row["step"] for row in rows.values() if "failed" not in row), 1.0)
     yield TRAINING_OPTIONS
     cells = [
         [name, "failed", "", "", ""]
         if "failed" in row
-        else [name, _ms(row["step"]), f"{row['step'] / one['step']:.2f}", _mb(row["memory"]),
+        else [name, _ms(row["step"]), f"{row['step'] / one:.2f}", _mb(row["memory"]),
               f"{row['first']:.1f}"]
         for name, row in rows.items()
     ]  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cells.rows import CELLS, TWO_WAY
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which people who do not see all colours tell apart.
 COLOURS = dict(zip(CELLS, ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7"), strict=True))
+SAME = 0.08  # of a value: what differs by less is drawn as one group
+GAP = 0.022  # of the largest value, between two points of a group
 MARKS = dict(zip(CELLS, "soD^v", strict=True))
 
 
@@ -44,8 +45,7 @@ class Point:
 
 
 def plot(points: Sequence[Point]) -> Any:
-    """A matplotlib figure. Cells of equal parameters have nearly equal multiply-adds, so points
-    that would cover each other are moved apart sideways by a few thousandths of the axis.
+    """A matplotlib figure; points of nearly the same multiply-adds stand side by side.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -77,7 +77,7 @@ def plot(points: Sequence[Point]) -> Any:
             Line2D([], [], color="0.3", marker="o", markerfacecolor=fill, linestyle="", label=label)
         )
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-    axes.set_xlabel("million multiply-adds for a second of audio")
+    axes.set_xlabel("million multiply-adds for a second of audio (nearly equal ones side by side)")
     axes.set_ylabel("AN4 dev, word error rate (%)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
@@ -86,10 +86,18 @@ def plot(points: Sequence[Point]) -> Any:
 
 
 def apart(values: Sequence[float]) -> list[float]:
-    """The values, those too near to the one before moved up, in the order that they came in."""
-    gap = 0.015 * max(max(values) - min(values), 0.2 * max(values))
-    placed = list(values)
+    """Where points are drawn: those of nearly the same value side by side about their mean, in the
+    order that they came in; the others where they are."""
     order = sorted(range(len(values)), key=lambda i: values[i])
-    for before, here in pairwise(order):
-        placed[here] = max(values[here], placed[before] + gap)
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and values[i] <= (1 + SAME) * values[groups[-1][0]]:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    placed = list(values)
+    for group in (sorted(group) for group in groups if len(group) > 1):
+        middle = sum(values[i] for i in group) / len(group)
+        for at, i in enumerate(group):
+            placed[i] = middle + GAP * max(values) * (at - (len(group) - 1) / 2)
     return placed

@@ -28,11 +28,6 @@ class Profile:
     ahead: tuple[float, ...]
 
 
-def reach(values: Sequence[float], fraction: float) -> int:
-    """The farthest frame of a profile that is at or above ``fraction``."""
-    return max((k for k, value in enumerate(values) if value >= fraction), default=0)
-
-
 def longest(batches: Iterable[Mapping[str, tf.Tensor]]) -> Mapping[str, tf.Tensor]:
     """The batch whose clips have the most frames on average."""
     return max(

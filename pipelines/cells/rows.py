@@ -10,6 +10,7 @@ TWO_WAY, ONE_WAY = "two", "one"
 DIRECTIONS = (TWO_WAY, ONE_WAY)
 SEEDS = (1, 2, 3)
 TRIAL, TRAINING = "trial", "training"
+KEYS = {"kind", "cell", "directions", "seed", "settings"}  # of a line of the results, at least
 
 
 @dataclass(frozen=True)

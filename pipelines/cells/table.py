@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trainings import results
 
-from cells import figure, results
-from cells.reach import reach
-from cells.rows import CELLS, DIRECTIONS, TRAINING, TRIAL, Row
+from cells import figure
+from cells.rows import CELLS, DIRECTIONS, KEYS, TRAINING, TRIAL, Row
 from speechrnn.errors import DataError
 from speechrnn.evaluation import bootstrap
 from speechrnn.files import write_atomically
 
 PAGE = Path(__file__).parents[2] / "docs" / "cells.md"
 BEGIN, END = "<!-- compare_cells: begin -->", "<!-- compare_cells: end -->"
+IMAGE = "cells.png"  # in ``images`` beside the page
+CAPTION = "Word error rate of each cell against its multiply-adds"
 REFERENCE = "lstm"  # that every row is held against, in its own directions
 REACH_FRACTION = 0.1  # of the largest derivative
 NAMES = {
@@ -73,6 +75,11 @@ class Pooled:
         """Seconds, the median of the seeds."""
         frames = [reach(line[f"gradient_{side}"], REACH_FRACTION) for line in self.lines]
         return float(np.median(frames)) * self.lines[0]["frame_ms"] / 1000
+
+
+def reach(values: Sequence[float], fraction: float) -> int:
+    """The farthest frame of a profile (``reach.Profile``) that is at or above ``fraction``."""
+    return max((k for k, value in enumerate(values) if value >= fraction), default=0)
 
 
 def difference(one: Pooled, other: Pooled) -> tuple[float, float, float]:
@@ -131,10 +138,10 @@ def _cells(row: Pooled, reference: Pooled | None) -> list[str]:
         str(first["units"]),
         f"{first['parameters'] / 1e6:.2f} M",
         f"{row.multiply_adds / 1e6:.1f}",
-        f"{row.wer:.1%} ({low:.1%} to {high:.1%})",
+        f"{100 * row.wer:.1f} % ({100 * low:.1f} to {100 * high:.1f})",
         ", ".join(f"{100 * wer:.1f}" for wer in row.seeds),
         against,
-        f"{row.mean('cer'):.1%}",
+        f"{100 * row.mean('cer'):.1f} %",
         f"{first['learning_rate']:g}",
         "–" if trained is None else f"{trained:.0f}",
         "–" if device is None else f"{1000 * device:.2f}",
@@ -158,7 +165,7 @@ def markdown(lines: Sequence[results.Line], speeds: dict[str, Any] | None = None
     shown = [_cells(row, references.get(row.row.directions)) for row in rows]
     table = [COLUMNS, ["---", "---", *["---:"] * (len(COLUMNS) - 2)], *shown]
     text = "\n".join("| " + " | ".join(line) + " |" for line in table)
-    return "\n\n".join([text, *_notes(lines, rows, speeds)])
+    return "\n\n".join([text, f"![{CAPTION}](images/{IMAGE})", *_notes(lines, rows, speeds)])
 
 
 def _notes(
@@ -176,8 +183,8 @@ def _notes(
     worse = [line["int8_wer"] - line["wer"] for line in trainings if line.get("int8_wer")]
     if worse:
         notes.append(
-            f"The int8 files of {len(worse)} rows, one seed of each: their dev WER is "
-            f"{100 * min(worse):+.1f} to {100 * max(worse):+.1f} points from the float32 network's."
+            f"The int8 files of {len(worse)} rows, one seed of each: their dev WER differs from "
+            f"the float32 network's by {100 * min(worse):+.1f} to {100 * max(worse):+.1f} points."
         )
     refused = [line for line in trainings if "not_exported" in line]
     notes += [f"Not exported, {NAMES[r['cell']]}: {r['not_exported']}" for r in refused]
@@ -220,9 +227,21 @@ def with_table(page: str, table: str) -> str:
     return text
 
 
-def read_speed(path: Path) -> dict[str, Any] | None:
-    """What ``speed.write`` wrote; None where it has not been measured."""
-    return json.loads(path.read_bytes()) if path.exists() else None
+def read_speed(path: Path, lines: Sequence[results.Line]) -> dict[str, Any] | None:
+    """What ``speed.write`` wrote; None where it has not been measured.
+
+    Raises:
+        DataError: it is of other settings than the results.
+    """
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    if lines and found["settings"] != lines[0]["settings"]:
+        raise DataError(
+            f"{path} was measured with other settings ({found['settings']}) than the results have "
+            f"({lines[0]['settings']}); measure again with --speed, or delete it"
+        )
+    return found
 
 
 def write(file: Path, speed_file: Path, page: Path) -> None:
@@ -230,14 +249,15 @@ def write(file: Path, speed_file: Path, page: Path) -> None:
     on stdout, too. A page that is not there yet is begun.
 
     Raises:
-        DataError: a damaged results file, or a page without markers.
+        DataError: a damaged results file, speeds of other settings, a page without markers.
     """
-    lines, speeds = results.read(file), read_speed(speed_file)
+    lines = results.read(file, KEYS)
+    speeds = read_speed(speed_file, lines)
     table = markdown(lines, speeds)
     print(table)
     rows = pooled(lines, speeds)
     if rows:
-        image = page.parent / "images" / "cells.png"
+        image = page.parent / "images" / IMAGE
         image.parent.mkdir(parents=True, exist_ok=True)
         figure.plot([figure.Point.of(row, NAMES[row.row.cell]) for row in rows]).savefig(
             image, dpi=150

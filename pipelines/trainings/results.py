@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from speechrnn.files import write_atomically
 Line = dict[str, Any]
 
 
-def read(path: Path) -> list[Line]:
-    """All lines; none where there is no file.
+def read(path: Path, keys: Set[str]) -> list[Line]:
+    """All lines, each of which has these keys at least; none where there is no file.
 
     Raises:
         DataError: a line is damaged.
@@ -24,7 +25,7 @@ def read(path: Path) -> list[Line]:
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             line = json.loads(text)
-            if not {"kind", "cell", "directions", "seed", "settings"} <= line.keys():
+            if not keys <= line.keys():
                 raise ValueError("not of a training")
         except (ValueError, AttributeError) as error:
             raise DataError(
@@ -35,13 +36,13 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
-def of_settings(path: Path, settings: str) -> list[Line]:
+def of_settings(path: Path, keys: Set[str], settings: str) -> list[Line]:
     """All lines of a file that holds results of these settings only.
 
     Raises:
         RecipeError: it holds others.
     """
-    lines = read(path)
+    lines = read(path, keys)
     others = {line["settings"] for line in lines} - {settings}
     if others:
         raise RecipeError(
