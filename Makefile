@@ -12,7 +12,7 @@ IN_PARALLEL := --numprocesses 2 --dist loadfile
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart check test test-all test-browser test-device notebook format clean
+.PHONY: help install quickstart check docs test test-all test-browser test-device notebook format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -23,10 +23,10 @@ install: .venv/.installed  ## .venv with everything but the microphone
 quickstart: .venv/.installed  ## train, score, export and try a recogniser of spoken commands
 	$(BIN)/python pipelines/quickstart.py
 
-test: check test-device  ## every check but the long ones
+test: check docs test-device  ## every check but the long ones
 	$(BIN)/python -m pytest -m "not long and not browser" $(IN_PARALLEL)
 
-test-all: check test-device  ## every check
+test-all: check docs test-device  ## every check
 	$(BIN)/python -m pytest -m "not browser" $(IN_PARALLEL)
 
 check: .venv/.installed  ## lint, format and types
@@ -34,15 +34,19 @@ check: .venv/.installed  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.installed  ## the documentation, into build/docs; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+
 test-browser: .venv/.installed  ## tests that drive a browser
 	@if grep -qs "mark.browser" tests/test_*.py; \
 	    then $(BIN)/python -m pytest -m browser; \
 	    else echo "test-browser: no page to test yet, nothing was run"; fi
 
-# From outside the checkout's package: what is tested is what was installed.
-test-device: $(DEVICE)/.installed  ## the device side, installed without TensorFlow
-	rm -rf build/lib
-	$(DEVICE)/bin/python -m pip install --quiet --no-deps --force-reinstall .
+# A wheel, and from outside the checkout's package: what is tested is what a user gets.
+test-device: $(DEVICE)/.installed  ## the wheel, installed without TensorFlow
+	rm -rf build/lib build/dist
+	$(DEVICE)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/dist .
+	$(DEVICE)/bin/python -m pip install --quiet --no-deps --force-reinstall build/dist/*.whl
 	@! $(DEVICE)/bin/python -c "import tensorflow" 2>/dev/null \
 	    || { echo "the base install brought TensorFlow: see DEVICE in setup.py" >&2; exit 1; }
 	$(DEVICE)/bin/pytest --noconftest -rsP tests/test_device_install.py

@@ -47,6 +47,7 @@ EXTRAS = {
     "synth": ["espeakng-loader>=0.2.4,<0.3"],  # carries espeak-ng, which is GPL-3.0
     "microphone": ["sounddevice>=0.5,<1"],
     "notebooks": ["nbclient>=0.10,<1", "ipykernel>=6.29,<8"],
+    "docs": ["sphinx>=9,<10", "myst-parser>=5,<6", "furo>=2025.9"],
     "test": [
         "pytest>=8.3,<10",
         "pytest-timeout>=2.3,<3",

@@ -17,11 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-from end_to_end import score, train_and_export, write_summary
+import decoding
+from end_to_end import console, score, train_and_export, write_summary
 
 from speechrnn import recipe
 from speechrnn.corpora import an4
 from speechrnn.errors import SpeechRNNError
+from speechrnn.runtime import open_model
 
 CONFIG = Path(__file__).parent.parent / "configs" / "an4.yaml"
 
@@ -49,9 +51,17 @@ def main() -> None:
     loaded = recipe.load(arguments.recipe, [source, *arguments.overrides])
     forms = train_and_export(loaded)
     summary = score(loaded, forms, split="dev")
+    console.rule("6. Lexicon and 3-gram of the training transcripts")
+    recogniser = open_model(forms["int8"], decoder=None)
+    corpus = decoding.read(Path(loaded.data.manifest), "dev", recogniser)
+    searches = decoding.measure(recogniser, corpus, loaded.output / "decoded")
+    summary["searches"] = {row["name"]: row["wer"] for row in searches}
     summary["wall_seconds"] = time.perf_counter() - started
     write_summary(loaded, summary)
-    print(f"AN4 dev (this project's split): WER {summary['wer']:.1%}, CER {summary['cer']:.1%}")
+    print(
+        f"AN4 dev (this project's split): WER {summary['wer']:.1%}, CER {summary['cer']:.1%}; with "
+        f"lexicon and 3-gram, tuned on it, WER {searches[-1]['wer']:.1%}"
+    )
 
 
 if __name__ == "__main__":

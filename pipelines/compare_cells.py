@@ -1,340 +1,195 @@
-"""The recurrent cells side by side: equal parameters, equal training time, one table.
+"""Which recurrent cell? Each cell in one direction and two, with equal parameters and equal data.
 
-    python pipelines/compare_cells.py                          AN4 (64 MB) to ./data, an hour
-    python pipelines/compare_cells.py --cells lstm,gru --minutes 5
-    python pipelines/compare_cells.py model.layers=2           any value of configs/an4.yaml
+    python pipelines/compare_cells.py                   AN4 (64 MB) to ./data; about two hours
+    python pipelines/compare_cells.py --cells lstm,gru --seeds 1
+    python pipelines/compare_cells.py --speed           seconds, and not error rates: five minutes
+    python pipelines/compare_cells.py --table           from what is in the files: no training
 
-Each cell gets the units that bring the network to the LSTM recipe's number of parameters, and
-as many epochs as its own measured speed allows in the time. The same command again goes on
-where it was stopped: complete rows are kept, a row under way continues from its checkpoint.
+First a learning rate is tried out for each cell, then every row is trained with every seed, as many
+at a time as there are cores. Each result is a line of pipelines/results/compare_cells.jsonl, and
+only what is missing there is trained: the same command goes on where it was stopped. What is
+compared, and how: docs/cells.md, where the table goes.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import fcntl
-import json
 import os
-import signal
-import statistics
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import an4
-import network_size
-import training_speed
-import yaml
+from cells import table
+from cells.rows import CELLS, DIRECTIONS, KEYS, SEEDS, Job, Row
 from rich.console import Console
-from rich.table import Table
+from trainings import jobs, results
 
-from speechrnn import recipe as recipes
-from speechrnn.data.dataset import recogniser_spec
-from speechrnn.data.prepare import prepare
-from speechrnn.errors import RecipeError, SpeechRNNError, UsageError
-from speechrnn.files import write_atomically
-from speechrnn.runtime.operations import multiply_adds
-from speechrnn.training import run, threads, train
-from speechrnn.training.display import history
+from speechrnn.errors import SpeechRNNError
+from speechrnn.files import locked
 
-CELLS = ("simple_rnn", "lstm", "gru", "clockwork", "depth_gated")
-# What one cell needs otherwise than the recipe has it. A plain tanh recurrence is unstable at the
-# gated cells' learning rate of 2e-3: no gate limits what a state makes of the one before it.
-CELL_OVERRIDES: dict[str, list[str]] = {
-    "simple_rnn": ["training.learning_rate=0.001"],
-}
+if TYPE_CHECKING:
+    from cells.comparison import Comparison
 
-CALIBRATION_SECONDS = 50.0  # about three epochs of AN4
-FILL = 0.98  # of the budget; the rest is for checkpoints and for what calibration missed
-HARD_LIMIT = 1.05  # of the budget
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "pipelines" / "results" / "compare_cells.jsonl"
+LOCK = "compare_cells.lock"  # in the output's folder
 
 console = Console(stderr=True, soft_wrap=True)
 
 
-# One row, in a process of its own
+def train_missing(
+    comparison: Comparison, wanted: Sequence[Job], file: Path, at_once: int, command: list[str]
+) -> list[str]:
+    """Train those of ``wanted`` that the file has no line of; returns the names of what failed.
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """What all rows have in common."""
-
-    recipe_file: Path
-    output: Path
-    minutes: float  # of training and validation, for each cell
-    overrides: tuple[str, ...]
-
-    def folder(self, cell: str) -> Path:
-        return self.output / cell
-
-    def row_overrides(self, cell: str) -> list[str]:
-        return [
-            f"name={self.output.name}-{cell}",
-            f"output={self.folder(cell) / 'run'}",
-            f"data.prepared={self.output / 'prepared'}",
-            f"model.cell={cell}",
-            *CELL_OVERRIDES.get(cell, []),
-            *self.overrides,
-        ]
-
-    def settings(self, cell: str) -> dict[str, Any]:
-        """What a row that is taken up again must have been started with."""
-        return {
-            "minutes": self.minutes,
-            "overrides": [*CELL_OVERRIDES.get(cell, []), *self.overrides],
-            "recipe": yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")),
-        }
-
-    def read(self, cell: str, name: str) -> dict[str, Any] | None:
-        """``plan.json`` or ``row.json`` of a row, None where there is none.
-
-        Raises:
-            RecipeError: it is of other settings.
-        """
-        path = self.folder(cell) / name
-        if not path.exists():
-            return None
-        found = json.loads(path.read_bytes())
-        settings = found.pop("settings")
-        differing = [key for key, value in self.settings(cell).items() if settings[key] != value]
-        if differing:
-            raise RecipeError(
-                f"{path} was made with other {' and '.join(differing)}; name another --output, or "
-                f"delete {path.parent}"
-            )
-        return found
-
-    def write(self, cell: str, name: str, content: dict[str, Any]) -> None:
-        text = json.dumps({**content, "settings": self.settings(cell)}, indent=1)
-        write_atomically(self.folder(cell) / name, f"{text}\n".encode())
-
-
-@contextmanager
-def only_process(folder: Path) -> Iterator[None]:
-    """Hold a row: two processes would overwrite each other's checkpoints. Ends with the process.
+    Args:
+        command: trains what the folder, given as a last word, orders.
 
     Raises:
-        UsageError: another process holds it.
+        RecipeError: the file holds results of other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process is training {folder}; wait for it, or end it first"
-            ) from error
-        yield
+    # What needs TensorFlow: a table needs none.
+    from cells.training import Order, finished
 
+    settings = comparison.settings
+    lines = results.of_settings(file, KEYS, settings)
+    missing = [job for job in wanted if not any(job.is_told_by(line) for line in lines)]
+    by_folder = {comparison.output / settings / job.name: job for job in missing}
+    units = {row: comparison.sized(row).model.units for row in {job.row for job in missing}}
+    first_seed = min((job.seed for job in wanted), default=0)
+    failed: list[str] = []
 
-def plan_row(comparison: Comparison, cell: str) -> dict[str, Any]:
-    """The units and epochs of a row; kept in ``plan.json``, so that a stop changes neither."""
-    plan = comparison.read(cell, "plan.json")
-    if plan is not None:
-        return plan
-    overrides = comparison.row_overrides(cell)
-    recipe = recipes.load(comparison.recipe_file, overrides)
-    spec = recogniser_spec(recipe, prepare(recipe))
-    lstm = dataclasses.replace(spec, model=dataclasses.replace(spec.model, cell="lstm"))
-    units, parameters = network_size.units_for(spec, network_size.count_parameters(lstm))
-    console.print(f"{cell}: {units} units, {parameters:,} parameters; measuring its speed")
-    sized = recipes.load(comparison.recipe_file, [*overrides, f"model.units={units}"])
-    budget = 60 * comparison.minutes
-    speed = training_speed.measure(sized, min(CALIBRATION_SECONDS, budget))
-    epochs = speed.epochs_within(FILL * budget)
-    limit = max(0.9 * budget, HARD_LIMIT * budget - speed.first_validation)
-    plan = {
-        "units": units,
-        "parameters": parameters,
-        "epochs": epochs,
-        "validate_every_epochs": training_speed.validate_every(epochs),
-        "max_minutes": limit / 60,  # a validation follows
-        "expected_seconds": speed.total(epochs),
-        "speed": dataclasses.asdict(speed),
-    }
-    comparison.write(cell, "plan.json", plan)
-    return plan
+    def order(folder: Path) -> None:
+        job = by_folder[folder]
+        done = len(by_folder) - len(waiting)
+        waiting.remove(folder)
+        console.print(f"{done + 1} of {len(by_folder)}: {job.name}, {units[job.row]} units")
+        recipe = comparison.recipe_of(job, units[job.row], folder)
+        Order(job, settings, job.seed == first_seed).write(folder, recipe)
 
+    def take(folder: Path, code: int) -> None:
+        job = by_folder[folder]
+        line = finished(folder, job, settings)
+        if code or line is None:
+            console.print(f"{job.name}: ended with {code}; see {folder / jobs.LOG}")
+            failed.append(job.name)
+            return
+        results.append(file, line)
+        console.print(f"{job.name}: {_told(line)}")
 
-def train_row(comparison: Comparison, cell: str) -> None:
-    """Train one cell, from its checkpoint where there is one, and write ``row.json``."""
-    plan = plan_row(comparison, cell)
-    planned = [
-        f"model.units={plan['units']}",
-        *(f"training.{k}={plan[k]}" for k in ("epochs", "validate_every_epochs", "max_minutes")),
-    ]
-    recipe = recipes.load(comparison.recipe_file, [*comparison.row_overrides(cell), *planned])
-    console.print(
-        f"{cell}: {plan['epochs']} epochs, expected to take {plan['expected_seconds']:.0f} s of "
-        f"{60 * comparison.minutes:.0f} s"
-    )
-    train(recipe)
-    validations = history(recipe.output)
-    best, last = run.load(recipe.output), validations[-1]
-    speeds = [v["audio_seconds_per_second"] for v in validations]
-    comparison.write(
-        cell,
-        "row.json",
-        {
-            "cell": cell,
-            "units": plan["units"],
-            "parameters": plan["parameters"],
-            "multiply_adds_per_second": multiply_adds(best.spec),
-            "learning_rate": recipe.training.learning_rate,
-            "epochs": last["epoch"] + 1,
-            "epochs_planned": plan["epochs"],
-            "training_seconds": last["training_seconds"],
-            "out_of_time": last["training_seconds"] >= 60 * plan["max_minutes"],
-            "audio_seconds_per_second": statistics.median(speeds),
-            "best_epoch": best.card["epoch"],
-            **best.card["dev"],
-            "last_wer": last["wer"],
-            "last_cer": last["cer"],
-        },
-    )
-
-
-# All rows
-
-
-def train_rows(comparison: Comparison, cells: Sequence[str], command: list[str]) -> list[str]:
-    """Run ``command --row CELL`` for every cell without a row; returns the cells that failed."""
-    missing = [cell for cell in cells if comparison.read(cell, "row.json") is None]
-    for cell in missing:
-        comparison.read(cell, "plan.json")  # of other settings: better known now than in an hour
-    failed = []
-    for cell in cells:
-        if cell not in missing:
-            console.print(f"{cell}: complete")
-            continue
-        console.rule(cell)
-        comparison.folder(cell).mkdir(parents=True, exist_ok=True)
-        log = comparison.folder(cell) / "log.txt"
-        if _run_logged([*command, "--row", cell], log) != 0:
-            console.print(f"{cell}: stopped by an error; see {log}")
-            failed.append(cell)
+    # Of a process that ended while nobody was there to take its line.
+    for folder, job in list(by_folder.items()):
+        if finished(folder, job, settings):
+            take(folder, 0)
+            del by_folder[folder]
+    waiting = set(by_folder)
+    jobs.run([(folder, [*command, str(folder)]) for folder in by_folder], at_once, order, take)
     return failed
 
 
-def _run_logged(command: list[str], log: Path) -> int:
-    """Run a command whose output goes to stderr and to the end of ``log``; its exit code."""
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}  # errors only
-    with (
-        log.open("a", encoding="utf-8") as file,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        ) as process,
-    ):
-        try:
-            for line in process.stdout or []:
-                file.write(line)
-                file.flush()
-                sys.stderr.write(line)
-        except BaseException:  # a row must not train on beside the one that takes it up again
-            process.terminate()
-            raise
-    return process.returncode
+def _told(line: results.Line) -> str:
+    if "wer" in line:
+        return f"dev WER {line['wer']:.1%} after {line['training_seconds']:.0f} s"
+    return f"dev loss {line['dev_loss']} with a learning rate of {line['learning_rate']:g}"
 
 
-COLUMNS = (
-    "cell", "units", "parameters", "10⁶ multiply-adds a s", "minutes", "epochs",
-    "s of audio a s", "dev WER, best (95 %)", "CER", "WER, last",
-)  # fmt: skip
-TABLE_WIDTH = 145  # characters, where the output is a file
+def train_all(
+    comparison: Comparison,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    file: Path,
+    at_once: int,
+    command: list[str],
+) -> None:
+    """All trials that are missing, then all trainings.
+
+    Raises:
+        SpeechRNNError: some failed; the others are in the file.
+    """
+    comparison.output.mkdir(parents=True, exist_ok=True)
+    held = f"another comparison writes into {comparison.output}; wait for it, or end it first"
+    with locked(comparison.output / LOCK, held), jobs.ending_by_signal():
+        chosen = dict.fromkeys(row.cell for row in rows)
+        failed = train_missing(comparison, comparison.trials(chosen), file, at_once, command)
+        if not failed:
+            lines = results.of_settings(file, KEYS, comparison.settings)
+            wanted = comparison.trainings(rows, seeds, lines)
+            failed = train_missing(comparison, wanted, file, at_once, command)
+    if failed:
+        raise SpeechRNNError(
+            f"not trained: {', '.join(failed)}. The same command tries these again, and only these."
+        )
 
 
-def cells_of_table(row: dict[str, Any]) -> list[str]:
-    """A row as it is read, in the order of ``COLUMNS``."""
-    low, high = row["wer_ci95"]
-    return [
-        row["cell"],
-        str(row["units"]),
-        f"{row['parameters']:,}",
-        f"{row['multiply_adds_per_second'] / 1e6:.0f}",
-        f"{row['training_seconds'] / 60:.1f}",
-        f"{row['epochs']} of {row['epochs_planned']}",
-        f"{row['audio_seconds_per_second']:.0f}",
-        f"{row['wer']:.1%} ({low:.1%} to {high:.1%})",
-        f"{row['cer']:.1%}",
-        f"{row['last_wer']:.1%}",
-    ]
+def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """What an option is given: some of these names, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := set(names) - set(known):
+            raise argparse.ArgumentTypeError(f"{unknown} not among {','.join(known)}")
+        return names
+
+    return parse
 
 
-def notes(comparison: Comparison, rows: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        f"{comparison.minutes:g} minutes of training and validation for each cell, one after the "
-        "other on the same machine; measuring its speed beforehand is not counted.",
-        f"The best of about {training_speed.VALIDATIONS} validations is chosen on the dev split it "
-        "is scored on, which flatters it a little; CER is of that epoch. The last is not chosen.",
-        "The interval is over speakers and says nothing of another training run.",
-        "Multiply-adds are those of products and convolutions in inference, for a second of audio.",
-        "Seconds of audio a second: training steps, the median of the epochs validated.",
-    ]
-    overridden = [
-        f"{row['cell']}: {', '.join(CELL_OVERRIDES[row['cell']])}"
-        for row in rows
-        if row["cell"] in CELL_OVERRIDES
-    ]
-    if overridden:
-        lines.append(f"Otherwise than the recipe has it: {'; '.join(overridden)}.")
-    cut = [row["cell"] for row in rows if row["out_of_time"]]
-    if cut:
-        lines.append(f"Out of time before the learning rate's end: {', '.join(cut)}.")
-    return lines
+def _seeds(text: str) -> list[int]:
+    seeds = [int(word) for word in text.split(",")]
+    if min(seeds) < 1:
+        raise argparse.ArgumentTypeError("seeds are 1 and more; 0 is that of the trials")
+    return seeds
 
 
-def write_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
-    """The table on stdout, as ``table.md`` and as ``table.json``."""
-    table = Table(*COLUMNS)
-    for row in rows:
-        table.add_row(*cells_of_table(row))
-    Console(width=max(TABLE_WIDTH, Console().width)).print(table)
-    lines = [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *map(cells_of_table, rows)]
-    markdown = ["| " + " | ".join(line) + " |" for line in lines]
-    text = "\n".join([*markdown, "", *(f"- {note}" for note in notes(comparison, rows)), ""])
-    write_atomically(comparison.output / "table.md", text.encode())
-    content = json.dumps({"minutes": comparison.minutes, "rows": rows}, indent=1)
-    write_atomically(comparison.output / "table.json", f"{content}\n".encode())
+def speed_of(results_file: Path) -> Path:
+    """What ``--speed`` writes, beside the results."""
+    return results_file.with_name(f"{results_file.stem}_speed.json")
 
 
-def _cells(text: str) -> list[str]:
-    """What --cells is given: names with commas between them."""
-    cells = text.split(",")
-    if unknown := set(cells) - set(CELLS):
-        raise argparse.ArgumentTypeError(f"{unknown} not among {','.join(CELLS)}")
-    return cells
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = {"cells": CELLS, "directions": DIRECTIONS}
+    for name, known in names.items():
+        parser.add_argument(f"--{name}", type=_names(known), default=known, help=",".join(known))
+    parser.add_argument("--seeds", type=_seeds, default=SEEDS, help="default: 1,2,3")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--jobs", type=int, default=cores, help="trainings at a time")
+    parser.add_argument("--output", type=Path, default=Path("runs/compare_cells"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=table.PAGE, help="where the table goes")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "configs" / "compare_cells.yaml")
+    parser.add_argument("--data", type=Path, help="an unpacked archive's folder, or a manifest")
+    parser.add_argument("--table", action="store_true", help="table and plot only")
+    parser.add_argument("--speed", action="store_true", help="measure the rows' speed only")
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)  # a child's folder
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", type=_cells, default=CELLS, help="default: " + ",".join(CELLS))
-    parser.add_argument("--minutes", type=float, default=12, help="for each cell")
-    parser.add_argument("--output", type=Path, default=Path("runs/compare_cells"))
-    parser.add_argument("--recipe", type=Path, default=an4.CONFIG, help="default: AN4's")
-    parser.add_argument("--data", type=Path, help="an unpacked archive's folder, or a manifest")
-    parser.add_argument("--row", choices=CELLS, help="train this cell in this process; no table")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_intermixed_args()
-    source = f"data.manifest={an4.find_manifest(arguments.data)}"
-    comparison = Comparison(
-        arguments.recipe, arguments.output, arguments.minutes, (source, *arguments.overrides)
-    )
-    if arguments.row:
-        threads.configure(recipes.load(arguments.recipe, comparison.overrides).training.threads)
-        with only_process(comparison.folder(arguments.row)):
-            train_row(comparison, arguments.row)
+    arguments = _arguments()
+    if arguments.train:
+        from cells.training import train_one
+
+        train_one(arguments.train)
         return
-    # Ended from outside, the row under way is ended too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    failed = train_rows(comparison, arguments.cells, [sys.executable, *sys.argv])
-    rows = [comparison.read(cell, "row.json") for cell in arguments.cells]
-    write_table(comparison, [row for row in rows if row is not None])
-    if failed:
-        raise SpeechRNNError(f"no row for {', '.join(failed)}")
+    speed_file = speed_of(arguments.results)
+    if not arguments.table:
+        from cells.comparison import Comparison
+
+        source = f"data.manifest={an4.find_manifest(arguments.data)}"
+        overrides = (source, *arguments.overrides)
+        comparison = Comparison(arguments.recipe, arguments.output, overrides)
+        rows = [Row(cell, way) for way in arguments.directions for cell in arguments.cells]
+        if arguments.speed:
+            from cells import speed
+
+            speed.write(comparison, rows, speed_file)
+        else:
+            command = [sys.executable, __file__, "--train"]
+            train_all(comparison, rows, arguments.seeds, arguments.results, arguments.jobs, command)
+    table.write(arguments.results, speed_file, arguments.page)
 
 
 if __name__ == "__main__":  # preparation starts processes, which import this file

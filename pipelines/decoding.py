@@ -23,7 +23,8 @@ from typing import Any
 
 from rich.console import Console
 
-from speechrnn.corpora import manifest
+from speechrnn import corpora
+from speechrnn.corpora.utterance import Utterance
 from speechrnn.decoding import arpa, kneser_ney
 from speechrnn.decoding import settings as settings_file
 from speechrnn.decoding.ngram import characters
@@ -31,6 +32,7 @@ from speechrnn.decoding.settings import DecoderSettings
 from speechrnn.errors import SpeechRNNError
 from speechrnn.evaluation import compare
 from speechrnn.evaluation.evaluate import evaluate
+from speechrnn.evaluation.transcripts import given
 from speechrnn.evaluation.tune import Example, Tuned, tune
 from speechrnn.files import write_atomically
 from speechrnn.runtime import BaseRecognizer, default_model, open_model
@@ -44,12 +46,12 @@ class Corpus:
     """The sentences to make models of, and the utterances to score."""
 
     sentences: list[str]
-    scored: list[manifest.Utterance]
+    scored: list[Utterance]
 
 
-def read(path: Path, split: str, recogniser: BaseRecognizer) -> Corpus:
+def read(source: Path | str, split: str, recogniser: BaseRecognizer) -> Corpus:
     """Training transcripts as the model writes them; never those of the scored split."""
-    utterances = manifest.read(path)
+    utterances = corpora.read(source)
     rules = recogniser.alphabet.spec.rules
     return Corpus(
         [normalise(u.text, rules) for u in utterances if u.split == "train"],
@@ -123,6 +125,43 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def measure(
+    recogniser: BaseRecognizer,
+    corpus: Corpus,
+    folder: Path,
+    trials: int = 60,
+    sweep: bool = False,
+    jobs: int = 1,
+) -> list[dict[str, Any]]:
+    """Greedy decoding and every search, tuned and scored -> rows, also as ``decoding.json``.
+
+    Args:
+        jobs: processes of the tuning; more than one pay where the split is large.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    greedy = score(recogniser, None, corpus, folder / "greedy.json")
+    rows = [row("greedy", folder / "greedy.json", None, None)]
+    examples = [
+        Example(
+            u.utterance_id,
+            recogniser.reader.quiet(recogniser.listen(given(u, recogniser)).log_probs)[0],
+            u.text,
+            u.speaker,
+        )
+        for u in corpus.scored
+    ]
+    for name, base in searches(corpus, folder, sweep).items():
+        tuned = tune(recogniser.alphabet, examples, base, trials, jobs)
+        stem = name.replace(" ", "-")
+        settings_file.save(folder / f"{stem}-decoder.json", tuned.settings, tuned.report())
+        result = score(recogniser, tuned.settings, corpus, folder / f"{stem}.json")
+        rows.append(row(name, folder / f"{stem}.json", tuned, compare.compare(greedy, result)))
+        console.print(f"{name}: {rows[-1]['sentence']}")
+    recogniser.decode_with(None)
+    write_atomically(folder / "decoding.json", (json.dumps(rows, indent=1) + "\n").encode())
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="default: the shipped one")
@@ -134,31 +173,10 @@ def main() -> None:
     arguments = parser.parse_args()
     from an4 import find_manifest  # not above: the processes of the tuning need no TensorFlow
 
-    folder = arguments.output
-    folder.mkdir(parents=True, exist_ok=True)
     recogniser = open_model(arguments.model or default_model(), decoder=None)
     corpus = read(find_manifest(arguments.data), arguments.split, recogniser)
-    greedy = score(recogniser, None, corpus, folder / "greedy.json")
-    rows = [row("greedy", folder / "greedy.json", None, None)]
-    examples = [
-        Example(
-            u.utterance_id,
-            recogniser.reader.quiet(recogniser.listen(u.path).log_probs)[0],
-            u.text,
-            u.speaker,
-        )
-        for u in corpus.scored
-    ]
-    for name, base in searches(corpus, folder, arguments.sweep).items():
-        console.rule(name)
-        jobs = len(os.sched_getaffinity(0))
-        tuned = tune(recogniser.alphabet, examples, base, arguments.trials, jobs)
-        stem = name.replace(" ", "-")
-        settings_file.save(folder / f"{stem}-decoder.json", tuned.settings, tuned.report())
-        result = score(recogniser, tuned.settings, corpus, folder / f"{stem}.json")
-        rows.append(row(name, folder / f"{stem}.json", tuned, compare.compare(greedy, result)))
-        console.print(rows[-1]["sentence"])
-    write_atomically(folder / "decoding.json", (json.dumps(rows, indent=1) + "\n").encode())
+    jobs = len(os.sched_getaffinity(0))
+    rows = measure(recogniser, corpus, arguments.output, arguments.trials, arguments.sweep, jobs)
     print(table(rows))
 
 

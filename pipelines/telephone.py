@@ -15,7 +15,7 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,8 +47,16 @@ def over_the_telephone(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     return np.pad(heard, (0, max(0, len(waveform) - len(heard))))[: len(waveform)]
 
 
-def copies(utterances: Sequence[Utterance], folder: Path, sample_rate: int) -> Path:
-    """Write each recording as the telephone leaves it, and their manifest, which is returned.
+Change = Callable[[np.ndarray, int], np.ndarray]  # a waveform and its rate -> another waveform
+
+
+def copies(
+    utterances: Sequence[Utterance],
+    folder: Path,
+    sample_rate: int,
+    change: Change = over_the_telephone,
+) -> Path:
+    """Write each recording as ``change`` leaves it, and their manifest, which is returned.
 
     Raises:
         AudioError: a recording cannot be read.
@@ -56,7 +64,7 @@ def copies(utterances: Sequence[Utterance], folder: Path, sample_rate: int) -> P
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for number, utterance in enumerate(utterances):
-        heard = over_the_telephone(recordings.load(utterance, sample_rate), sample_rate)
+        heard = change(recordings.load(utterance, sample_rate), sample_rate)
         path = folder / f"{number:06d}.flac"
         soundfile.write(path, audio.to_pcm16(heard), sample_rate)
         written.append(replace(utterance, path=path, within=None))

@@ -18,7 +18,7 @@ from speechrnn.section import Ramp, Range, Section, constant
 class Sometimes(Section):
     """A change that some utterances get. ``probability`` may change over a training."""
 
-    probability: Ramp[float] = constant(0.5)
+    probability: Ramp[float] = constant(0.5)  # the share of utterances that get it
 
     @model_validator(mode="after")
     def _possible(self) -> Any:
@@ -29,8 +29,8 @@ class Sometimes(Section):
 class BandSection(Sometimes):
     """Band-limiting, as microphones and codecs do it."""
 
-    low_hz: Ramp[Range] = constant([0.0, 300.0])
-    high_hz: Ramp[Range] = constant([3400.0, 8000.0])
+    low_hz: Ramp[Range] = constant([0.0, 300.0])  # where the band begins
+    high_hz: Ramp[Range] = constant([3400.0, 8000.0])  # where it ends
 
     @model_validator(mode="after")
     def _is_a_band(self) -> Any:
@@ -55,7 +55,7 @@ class BabbleSection(Sometimes):
     """Other utterances of the training split under the speech; labels stay those of the first."""
 
     snr_db: Ramp[Range] = constant([5.0, 20.0])  # over each voice
-    voices: Annotated[int, Field(gt=0, le=16)] = 1
+    voices: Annotated[int, Field(gt=0, le=16)] = 1  # other utterances at once
 
     @model_validator(mode="after")
     def _audible(self) -> Any:
@@ -89,12 +89,12 @@ class AugmentSection(Section):
     room: RoomSection | None = None
     babble: BabbleSection | None = None
     noise: NoiseSection | None = None
-    gain_db: Ramp[Range] = constant([0.0, 0.0])
+    gain_db: Ramp[Range] = constant([0.0, 0.0])  # louder or softer
     band: BandSection | None = None
     telephone: Sometimes | None = None  # 8 kHz and G.711's mu-law
-    frequency_masks: Annotated[int, Field(ge=0)] = 0
+    frequency_masks: Annotated[int, Field(ge=0)] = 0  # SpecAugment: bands set to the mean
     frequency_mask_width: Ramp[float] = constant(15.0)  # feature dimensions at most
-    time_masks: Annotated[int, Field(ge=0)] = 0
+    time_masks: Annotated[int, Field(ge=0)] = 0  # SpecAugment: stretches set to the mean
     time_mask_ms: Ramp[float] = constant(100.0)  # at most
     time_mask_fraction: Ramp[float] = constant(0.2)  # of the utterance at most, for each mask
 

@@ -19,11 +19,11 @@ class LanguageModelSpec:
 
     __pydantic_config__ = FORBID_UNKNOWN_KEYS
 
-    cell: Literal["simple_rnn", "lstm", "gru", "clockwork", "depth_gated"] = "gru"
+    cell: Literal["simple_rnn", "lstm", "gru", "clockwork", "depth_gated"] = "gru"  # recurrent
     periods: tuple[int, ...] = (1, 2, 4, 8)  # symbols, of a clockwork cell's modules
     embedding: int = 64  # numbers that stand for a symbol
-    units: int = 256
-    layers: int = 1
+    units: int = 256  # of a layer
+    layers: int = 1  # recurrent, one on the other
     dropout: float = 0.3  # behind the embedding and behind every recurrent layer
     layer_norm: bool = False  # behind every recurrent layer
 

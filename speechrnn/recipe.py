@@ -46,9 +46,9 @@ class DataSection(Section):
     prepared: Path | None = None  # the shards' folder; default: OUTPUT/prepared
     alphabet: str | None = None  # every symbol, in order; default: derived from the training split
     dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of a manifest that names no splits
-    min_seconds: Annotated[float, Field(gt=0)] = 0.2
-    max_seconds: Annotated[float, Field(gt=0)] = 20.0
-    shard_utterances: Annotated[int, Field(gt=0)] = 64
+    min_seconds: Annotated[float, Field(gt=0)] = 0.2  # of a recording; shorter ones are left out
+    max_seconds: Annotated[float, Field(gt=0)] = 20.0  # longer ones are left out
+    shard_utterances: Annotated[int, Field(gt=0)] = 64  # in a file; for millions, 2000
     batch_seconds: Annotated[float, Field(gt=0)] = 60.0  # of audio in a batch, padding included
     workers: Annotated[int, Field(ge=0)] = 0  # processes that prepare; 0: one a core
 
@@ -56,25 +56,29 @@ class DataSection(Section):
 class TrainingSection(Section):
     """The optimiser, its schedule, and when to look, save and stop."""
 
-    epochs: Annotated[int, Field(gt=0)] = 60
+    # A run directory of a recogniser. Its encoder, its feature statistics and what its output layer
+    # has of this alphabet are where training starts, instead of random weights: docs/transfer.md.
+    init_from: Path | None = None
+    epochs: Annotated[int, Field(gt=0)] = 60  # times that the training split is gone through
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # the peak
     warmup_fraction: Fraction = 0.1  # of all steps, rising linearly to the peak
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-5  # the end of the cosine decay
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0  # of the gradient over all weights
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2  # AdamW's
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0  # at most, of the gradient over all weights
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # moving average that is scored; 0: none
     # Of matrix products in training and validation; saved and exported models use float32.
     precision: Literal["float32", "bfloat16"] = "float32"
     sorted_first_epoch: bool = True  # short utterances first, once
-    validate_every_epochs: Annotated[int, Field(gt=0)] = 1
-    patience_validations: Annotated[int, Field(ge=0)] = 0  # without a better dev WER; 0: no limit
+    validate_every_epochs: Annotated[int, Field(gt=0)] = 1  # dev is scored, the best model kept
+    # Validations without a better dev WER, after which it ends; 0: no limit.
+    patience_validations: Annotated[int, Field(ge=0)] = 0
     max_minutes: Annotated[float, Field(gt=0)] | None = None  # of steps and validations; then ends
-    checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0
-    keep_checkpoints: Annotated[int, Field(gt=0)] = 2
+    checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 60.0  # at most lost when killed
+    keep_checkpoints: Annotated[int, Field(gt=0)] = 2  # the newest; an older one if one is damaged
     # Two runs on one machine end in the same bits, whatever stops them on the way; its price is in
     # docs/exact_training.md.
     determinism: bool = False
-    threads: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"  # auto: of all cores
     # auto: the workers of TF_CONFIG, else all GPUs of this machine, else one device. Whatever it
     # is, data.batch_seconds and the learning rate are those of the whole batch.
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"
@@ -89,11 +93,11 @@ class TrainingSection(Section):
 class Run(Section):
     """What every run has. ``output`` is the run directory."""
 
-    name: str
-    output: Path
+    name: str  # travels with the model
+    output: Path  # the run directory
     corpus: str | None = None  # what is learned from; travels with the model, as its licence
-    licence: str | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    licence: str | None = None  # of the corpus
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of weights, order, dropout and augmentation
     training: TrainingSection = TrainingSection()
 
     def to_yaml(self) -> str:
@@ -124,9 +128,9 @@ class Recipe(Run):
 class TextsSection(Section):
     """Which texts a language model learns from: a manifest's transcripts, plain text, or both."""
 
-    manifest: Corpus | None = None
+    manifest: Corpus | None = None  # its transcripts, by their splits
     train_texts: tuple[Path, ...] = ()  # UTF-8, a text a line
-    dev_texts: tuple[Path, ...] = ()
+    dev_texts: tuple[Path, ...] = ()  # likewise
     alphabet: str | None = None  # every symbol, in order; default: derived from the training texts
     dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1  # drawn where nothing else is for dev
     max_characters: Annotated[int, Field(gt=0)] = 1000  # of a text; longer ones are left out
@@ -145,6 +149,12 @@ class LanguageRecipe(Run):
     data: TextsSection
     text: TextRules = TextRules()
     language_model: LanguageModelSpec
+
+    @model_validator(mode="after")
+    def _starts_anew(self) -> LanguageRecipe:
+        if self.training.init_from is not None:
+            raise ValueError("training.init_from is for recognisers; a language model starts anew")
+        return self
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Run)
@@ -216,7 +226,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def _describe(problem: Any, recipe: type[Run], tree: dict[str, Any]) -> str:
     """One of pydantic's problems in the project's words."""
+    message = problem["msg"].removeprefix("Value error, ")
     location = [str(part) for part in problem["loc"]]
+    if not location:  # of the recipe as a whole
+        return message
     if location[-1] in ("start", "end") and not isinstance(_written(tree, location[:-1]), dict):
         location.pop()  # a plain value is both ends of its ramp
     key = ".".join(location)
@@ -226,7 +239,6 @@ def _describe(problem: Any, recipe: type[Run], tree: dict[str, Any]) -> str:
         return f"unknown key {key}; did you mean {'.'.join([*location[:-1], *near])}?"
     if problem["type"].startswith("missing"):
         return f"{key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "tuple_type":
         message = "a range is needed; write [low, high]"
     found = f" (found {problem['input']!r})" if not isinstance(problem["input"], dict) else ""

@@ -31,16 +31,17 @@ class FeatureSpec:
 
     __pydantic_config__ = FORBID_UNKNOWN_KEYS
 
-    kind: Literal["log_mel", "mfcc", "log_spectrogram"] = "log_mel"
-    sample_rate: int = 16000
-    window_ms: float = 25.0
-    hop_ms: float = 10.0
+    kind: Literal["log_mel", "mfcc", "log_spectrogram"] = "log_mel"  # what a frame holds
+    sample_rate: int = 16000  # Hz; recordings of other rates are resampled
+    window_ms: float = 25.0  # that a frame sees
+    hop_ms: float = 10.0  # from a frame to the next
     fft_length: int = 512  # a power of two: TFLite's RFFT2D takes no other
-    mels: int = 80
-    mfccs: int = 40
-    low_hz: float = 20.0
-    high_hz: float = 7600.0
+    mels: int = 80  # bands of log_mel and mfcc
+    mfccs: int = 40  # numbers in a frame of mfcc
+    low_hz: float = 20.0  # where the lowest band begins
+    high_hz: float = 7600.0  # where the highest ends
     floor: float = 1e-8  # power below this counts as this: about the noise of 16-bit samples
+    # By mean and deviation of the training split, or of each utterance, which then cannot stream.
     normalisation: Literal["global", "utterance"] = "global"
 
     def __post_init__(self) -> None:
@@ -104,9 +105,9 @@ class TextRules:
 
     __pydantic_config__ = FORBID_UNKNOWN_KEYS
 
-    unicode_form: Literal["NFC", "NFKC", "none"] = "NFC"
-    case: Literal["lower", "fold", "keep"] = "lower"
-    punctuation: Literal["space", "remove", "keep"] = "space"
+    unicode_form: Literal["NFC", "NFKC", "none"] = "NFC"  # in which characters are composed
+    case: Literal["lower", "fold", "keep"] = "lower"  # capitals become small letters, or stay
+    punctuation: Literal["space", "remove", "keep"] = "space"  # becomes a space, goes, or stays
     keep: str = "'"  # punctuation that is spelling, not punctuation
 
 
@@ -139,18 +140,19 @@ class ModelSpec:
 
     __pydantic_config__ = FORBID_UNKNOWN_KEYS
 
-    cell: Literal["simple_rnn", "lstm", "gru", "clockwork", "depth_gated"] = "lstm"
+    cell: Literal["simple_rnn", "lstm", "gru", "clockwork", "depth_gated"] = "lstm"  # recurrent
     periods: tuple[int, ...] = (1, 2, 4, 8)  # frames, of a clockwork cell's modules
     units: int = 256  # of each direction
-    layers: int = 3
-    bidirectional: bool = True
-    subsampling: Literal["stack", "conv"] = "conv"
-    time_stride: int = 3  # feature frames per output frame
-    conv_channels: int = 32
+    layers: int = 3  # recurrent, one on the other
+    bidirectional: bool = True  # reads from both ends; without chunks it cannot stream
+    subsampling: Literal["stack", "conv"] = "conv"  # frames side by side, or two convolutions
+    time_stride: int = 3  # feature frames per output frame; convolutions take 1, 2, 3, 4 or 6
+    conv_channels: int = 32  # of each convolution
     dropout: float = 0.3  # after the subsampling and after every recurrent layer
     layer_norm: bool = True  # after every recurrent layer
     # What a model waits for before it writes a frame, in output frames of time_stride * hop_ms. A
     # layer of both directions waits for the recording's end, unless it has chunks.
+
     lookahead: int = 0  # frames behind its own that a one-way model's last convolution reads
     chunk: int = 0  # frames that a two-way model writes at a time; 0: all
     right_context: int = 0  # frames behind a chunk that it reads
@@ -242,8 +244,8 @@ class RecogniserSpec:
 
     @property
     def latency_ms(self) -> float | None:
-        """How long a stream may wait before it writes a frame: from the end of the frame's own
-        audio until all is heard that it reads. None: until the recording ends."""
+        """How long a stream may wait before it writes a frame, from the end of the frame's own
+        audio until all is heard that it reads; None where that is until the recording ends."""
         if not self.streams:
             return None
         model, hop_ms = self.model, 1000 * self.features.hop_samples / self.features.sample_rate

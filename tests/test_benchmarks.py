@@ -187,9 +187,13 @@ def test_a_form_that_computes_something_else_is_left_out(script):
         networks.difference(right[1:], right)
 
 
-@pytest.mark.parametrize("form", ["pytorch-float32", "onnx-float32"])
+@pytest.mark.parametrize(
+    "form",
+    ["pytorch-float32", "onnx-float32", pytest.param("keras-float32", marks=pytest.mark.long)],
+)
 def test_the_others_run_the_same_network(script, form, tmp_path):
-    pytest.importorskip({"p": "torch", "o": "onnxruntime"}[form[0]], reason="optional")
+    package = {"p": "torch", "o": "onnxruntime", "k": "keras"}[form[0]]
+    pytest.importorskip(package, reason="optional")
     networks, workers = script("networks"), script("workers")
     tiny = networks.Network(units=8, layers=2, mels=16, channels=3, symbols=6)
     script("exported_network").write(tiny, [0.7], [], tmp_path)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 import os
@@ -19,7 +20,9 @@ import soundfile
 from packaging.requirements import Requirement
 
 import speechrnn
+from speechrnn.corpora import manifest
 
+AN4 = Path(os.environ.get("SPEECHRNN_DATA", "")) / "an4" / "manifest.tsv"
 PRETRAINED = sorted((Path(speechrnn.__file__).parent / "pretrained").glob("*.tflite"))
 TRAINING_ONLY = {"tensorflow", "keras", "librosa", "scipy", "jiwer"}
 NEGLIGIBLE = {"pip", "setuptools"}  # the environment's own
@@ -99,6 +102,42 @@ def test_the_command_transcribes_with_the_shipped_model(recording):
     (result,) = json.loads(done.stdout)
     assert Path(result["path"]) == recording
     assert isinstance(result["text"], str)
+
+
+@needs_model
+@pytest.mark.skipif(not AN4.exists(), reason="SPEECHRNN_DATA names no folder with AN4")
+def test_the_command_hears_people_with_the_shipped_model():
+    """Ten recordings of speakers that it was not trained on; over all of dev its WER is a tenth or
+    less, so that a third of these few words is far off."""
+    clips = [each for each in manifest.read(AN4) if each.split == "dev"][::11][:10]
+    command = Path(sys.executable).with_name("speechrnn")
+    done = run(str(command), "transcribe", *(str(each.path) for each in clips), "--json")
+    assert done.returncode == 0, done.stderr
+    heard = [result["text"].split() for result in json.loads(done.stdout)]
+    said = [each.text.lower().split() for each in clips]
+    right = sum(
+        block.size
+        for a, b in zip(said, heard, strict=True)
+        for block in difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
+    )
+    assert right > 2 / 3 * sum(map(len, said))
+
+
+def test_the_wheel_has_all_that_is_no_module():
+    found = importlib.metadata.distribution("speechrnn")
+    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        pytest.skip("an editable install lists no files; `make test-device` installs the wheel")
+    files = {str(file) for file in found.files or ()}
+    assert {
+        *("speechrnn/py.typed", "speechrnn/evaluation/page.css", "speechrnn/evaluation/page.js"),
+        *("speechrnn/pretrained/README.md", "speechrnn/pretrained/LICENSE-AN4"),
+    } <= files
+    assert len([file for file in files if file.endswith(".tflite")]) == 1
+    assert not [file for file in files if file.startswith(("tests/", "docs/", "pipelines/"))]
+    described = found.metadata
+    assert described["Description-Content-Type"] == "text/markdown"
+    assert described.get_payload().startswith("# speechrnn")
 
 
 @pytest.mark.parametrize(

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 
 import pytest
 import typer
 from conftest import REPOSITORY
+from shown import PAGES, commands
 
 from speechrnn import cli
 
-PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")])
-
-
-def code_lines(page):
-    """Lines within fenced blocks, comments gone, those that go on with the next one joined."""
-    within = False
-    for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-        if line.startswith("```"):
-            within = not within
-        elif within:
-            yield re.sub(r"\s#\s.*|^#.*", "", line).strip()
+GENERATE = REPOSITORY / "docs" / "generate.py"
 
 
 def shown():
     """Every call of the command on a page: the page's name and the words behind `speechrnn`."""
-    for page in PAGES:
-        for line in code_lines(page):
-            for part in line.split("|"):
-                call = re.match(r"(?:\S*/)?speechrnn (.*)", part.strip())
-                if call:
-                    yield page.name, shlex.split(call[1].split(" > ")[0])
+    for line, page in commands().items():
+        for part in line.split("|"):
+            if call := re.match(r"speechrnn (.*)", part.strip()):
+                yield page, shlex.split(call[1].split(" > ")[0])
 
 
 @pytest.mark.parametrize(("page", "words"), [*shown()], ids=lambda v: str(v)[:40])
@@ -49,7 +39,7 @@ def test_commands_are_found_on_the_pages():
     assert len({words[0] for _, words in shown()}) >= 12
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_to_files_that_are_there_and_nothing_is_left_to_fill_in(page):
     text = page.read_text(encoding="utf-8")
     targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text)]
@@ -57,3 +47,25 @@ def test_links_lead_to_files_that_are_there_and_nothing_is_left_to_fill_in(page)
     missing = [t for t in local if not (page.parent / t).exists()]
     assert not missing, f"{page.name}: {missing}"
     assert not re.findall(r"^[A-Z]{3,}$|TODO|FIXME", text, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def generated():
+    return runpy.run_path(str(GENERATE))
+
+
+@pytest.mark.parametrize("name", ["recipes.md", "commands.md"])
+def test_a_page_made_from_the_code_is_as_the_code_is(name, generated):
+    there = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+    assert there == generated["PAGES"][name](), "run: python docs/generate.py"
+
+
+def test_every_key_of_a_recipe_has_its_meaning_beside_it(generated):
+    rows = re.findall(r"^\| `(\S+)` \|.*\| (.*) \|$", generated["recipes"](), re.M)
+    assert len(rows) > 80
+    assert [key for key, meaning in rows if not meaning.strip()] == []
+
+
+def test_every_command_is_on_the_page_of_commands(generated):
+    headings = re.findall(r"^## (\w+)$", generated["commands"](), re.M)
+    assert headings == [*typer.main.get_command(cli.app).commands]

@@ -130,6 +130,14 @@ def test_what_is_read_back_is_the_corpus(stored: Path, whistles: Path) -> None:
     assert recordings.header(found[0]) == (RATE, 1)
 
 
+def test_splits_are_read_by_name(stored: Path) -> None:
+    found = corpora.read(f"tfds:whistled@{stored}?splits=dev")
+    assert [u.split for u in found] == ["dev"] * 12
+    assert found == [u for u in corpora.read(f"tfds:whistled@{stored}") if u.split == "dev"]
+    with pytest.raises(ManifestError, match="no split 'clean'; it has train, dev"):
+        corpora.read(f"tfds:whistled@{stored}?splits=dev,clean")
+
+
 @pytest.mark.parametrize(
     ("feature", "form", "rate"),
     [("speech", "numbers", 8_000), ("stereo", "numbers", RATE), ("file", "file", RATE)],

@@ -1,4 +1,4 @@
-"""The script that README shows: a training loop of one's own on the package's parts."""
+"""The script that docs/in_python.md shows: a training loop on the package's parts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import runpy
 import sys
 
 import numpy as np
-import pytest
 from conftest import REPOSITORY, write_recipe
 
 SCRIPT = REPOSITORY / "tests" / "training_script.py"
@@ -28,11 +27,8 @@ def test_the_script_has_twenty_lines_and_its_main_guard():
     assert len([line for line in code if line.strip()]) <= 21
 
 
-def test_readme_shows_the_script_as_it_is_tested():
+def test_the_page_shows_the_script_as_it_is_tested():
     script = SCRIPT.read_text()
-    readme = REPOSITORY / "README.md"
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text() if readme.exists() else "", re.S)
-    shown = [block for block in blocks if block.startswith(script.splitlines()[0])]
-    if not shown:
-        pytest.skip("README shows no training script")
-    assert shown == [script]
+    page = (REPOSITORY / "docs" / "in_python.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert [block for block in blocks if block.startswith(script.splitlines()[0])] == [script]

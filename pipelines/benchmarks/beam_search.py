@@ -81,16 +81,22 @@ def main() -> None:
     parser.add_argument("--files", type=Path, default=Path("runs/decoding"))
     parser.add_argument("--beam", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--data", type=Path, help="AN4: an unpacked archive's folder, or a manifest"
+    )
+    parser.add_argument("--trials", type=int, default=60, help="where the files are made first")
+    parser.add_argument("--json", type=Path, metavar="OUT")
     arguments = parser.parse_args()
     if not (arguments.files / "decoding.json").exists():
         make = [sys.executable, PIPELINES / "decoding.py", "--output", arguments.files]
+        make += ["--trials", str(arguments.trials)]
+        make += ["--data", arguments.data] if arguments.data else []
         subprocess.run(make, check=True)
     sys.path.insert(0, str(PIPELINES))
     from an4 import find_manifest
 
     recogniser = open_model(default_model(), decoder=None)
-    dev = [u for u in manifest.read(find_manifest(None)) if u.split == "dev"]
+    dev = [u for u in manifest.read(find_manifest(arguments.data)) if u.split == "dev"]
     listened = [recogniser.listen(u.path) for u in dev]
     tuned = settings_file.load(arguments.files / "lexicon-and-3-gram-decoder.json")
     settings = DecoderSettings(
@@ -131,8 +137,7 @@ def main() -> None:
         "texts_that_differ": differ,
     }
     if arguments.json:
-        print(json.dumps(result))
-        return
+        arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
     for name in sides:
         print(f"{name:18} {len(dev) / best[name]:8.0f} utterances a second")
     speed = result["speed_of_flashlight"]

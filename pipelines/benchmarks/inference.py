@@ -1,4 +1,4 @@
-"""How fast an exported recogniser runs: speechrnn's device file, PyTorch and ONNX Runtime.
+"""How fast an exported recogniser runs: speechrnn's device file, Keras, PyTorch and ONNX Runtime.
 
     python pipelines/benchmarks/inference.py                 3 x bidirectional LSTM(256), a minute
     python pipelines/benchmarks/inference.py --linearity     10, 40 and 160 s of audio
@@ -12,12 +12,15 @@ One network with random weights, the same for all: log-mels, two strided convolu
 every 40 ms), bidirectional LSTMs with a layer norm behind each, log-softmax. Each form is a process
 of its own with one thread; they take turns in every round. All get the same features, since the
 others cannot compute them: the file under test is the exported one from there on. A form in
-float32 whose log_probs are more than 1e-4 from Keras's is not timed. int8 are weights; what is
+float32 whose log_probs are more than 1e-4 from the Keras model's is not timed. "Keras" are its own
+layers (keras.layers.LSTM) in one graph of TensorFlow. int8 are weights; what is
 computed with them is float32.
 
 The columns: "of ORT float32" and "of ORT int8" are the row's best time by that of ONNX Runtime,
 below 1 where the row is faster ("int8" is the faster of its two rows: by default its quantiser
-takes the convolutions too). "difference" is the largest |a - b| / (1 + |b|) to Keras's log_probs.
+takes the convolutions too). "memory" is the most that the process has held (VmHWM), Python, the
+runtime and the features included. "difference" is the largest |a - b| / (1 + |b|) to the log_probs
+of the model in Keras.
 
 --linearity gives times relative to that of 10 s. --table exports untrained weights through the
 checks of every export and prints Markdown; its real-time factor is that of ``speechrnn benchmark``,
@@ -38,11 +41,12 @@ from pathlib import Path
 from typing import Any
 
 import report
+from machine import machine
 from networks import FORMS, Network
 from rich.console import Console
 from rich.progress import Progress
 from shapes import CELLS
-from workers import Bench, machine
+from workers import Bench
 
 LITERT = ("litert-float32", "litert-int8")
 RIVALS = {
@@ -75,6 +79,7 @@ def measure(
                 "form": name,
                 **dataclasses.asdict(FORMS[name]),
                 "difference": bench.workers[name].first_result,
+                "peak_memory_bytes": bench.workers[name].peak_memory(),
                 "rounds": {action: by for action, by in rounds.items() if action != "difference"},
             }
             for name, rounds in times.items()
@@ -108,11 +113,12 @@ def compare(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             row["precision"],
             *(report.milliseconds(row[statistic]) for statistic in ("best", "median")),
             *(f"{row['ratios'][title]:.2f}" if title in row["ratios"] else "-" for title in RIVALS),
+            f"{row['peak_memory_bytes'] / 1e6:.0f}",
             f"{row['difference']:.0e}",
         ]
         for row in found["rows"]
     ]
-    columns = ["form", "weights", "best ms", "median ms", *RIVALS, "difference"]
+    columns = ["form", "weights", "best ms", "median ms", *RIVALS, "memory MB", "difference"]
     title = f"{_network(options)}; {SECONDS:g} s of audio, features in, one thread"
     console.print(report.table(title, columns, rows))
     report.left_out(console, found["left_out"])

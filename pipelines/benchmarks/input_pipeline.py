@@ -7,7 +7,6 @@
 In one process, in turns, of which the best counts; the small things first, as hundreds of megabytes
 of training data and network around them would slow them down:
 
-    log-mel     10 s of noise on one thread: speechrnn's graph, librosa, PyTorch (if installed).
     changes     each augmentation alone, 10 s of a recording, one thread, processor time.
     pipeline    prepared shards -> batches of augmented features, alone: seconds of audio for a
                 second of processor time (real time per core) and of wall time.
@@ -22,15 +21,14 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from rates import Rates, Work
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from speechrnn import model as network
@@ -39,36 +37,12 @@ from speechrnn.data.augment import channel, noise, room, time_scale
 from speechrnn.data.dataset import TRAIN, Batches, recogniser_spec
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import SpeechRNNError
-from speechrnn.features import graph
 from speechrnn.recipe import Recipe
-from speechrnn.specs import FeatureSpec
 from speechrnn.training.recogniser import RecogniserLearner
 
 PIPELINES = Path(__file__).parents[1]
 SECONDS = 10
 STEPS = 6  # of training in a round
-Work = Callable[[], float]  # what is measured; returns the seconds of audio it went through
-
-
-class Rates:
-    """The best of several rounds, by name: seconds of audio for a second of each clock."""
-
-    def __init__(self) -> None:
-        self.wall: dict[str, float] = {}
-        self.processor: dict[str, float] = {}
-
-    def rounds(self, works: Sequence[tuple[str, Work]], count: int) -> None:
-        """Measure them in turn, ``count`` times; a bar on stderr."""
-        for _ in track(range(count), "measuring", console=Console(stderr=True)):
-            for name, work in works:
-                self.take(name, work)
-
-    def take(self, name: str, work: Work) -> None:
-        wall, processor = time.perf_counter(), time.process_time()
-        audio = work()
-        rates = audio / (time.perf_counter() - wall), audio / (time.process_time() - processor)
-        self.wall[name] = max(self.wall.get(name, 0), rates[0])
-        self.processor[name] = max(self.processor.get(name, 0), rates[1])
 
 
 def pipeline(source: Batches) -> Work:
@@ -93,59 +67,6 @@ def training(loaded: Recipe, source: Batches) -> Work:
         return sum(source.amount(batch) for batch in batches)
 
     return work
-
-
-def log_mels(spec: FeatureSpec) -> Iterator[tuple[str, Work]]:
-    """The same features by each implementation."""
-    from librosa.feature import melspectrogram
-    from librosa.filters import mel
-
-    rate = spec.sample_rate
-    wave = np.random.default_rng(0).normal(0, 0.1, SECONDS * rate).astype(np.float32)
-    filters = mel(
-        sr=rate, n_fft=spec.fft_length, n_mels=spec.mels, fmin=spec.low_hz, fmax=spec.high_hz
-    )
-
-    signature = [tf.TensorSpec([None, None], tf.float32)]
-    compiled = tf.function(lambda x: graph.features(x, spec), input_signature=signature)
-    batch = tf.constant(wave[None])
-    yield "speechrnn", lambda: compiled(batch) is not None and SECONDS
-
-    def by_librosa() -> float:
-        power = melspectrogram(
-            y=wave,
-            sr=rate,
-            n_fft=spec.fft_length,
-            hop_length=spec.hop_samples,
-            win_length=spec.window_samples,
-            center=False,
-            n_mels=spec.mels,
-            fmin=spec.low_hz,
-            fmax=spec.high_hz,
-        )
-        np.log(np.maximum(power, spec.floor))
-        return SECONDS
-
-    yield "librosa", by_librosa
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(1)
-    samples, weights = torch.tensor(wave), torch.tensor(filters)
-    window = torch.hann_window(spec.window_samples)
-
-    def by_torch() -> float:
-        spectrum = torch.stft(
-            *(samples, spec.fft_length, spec.hop_samples, spec.window_samples, window),
-            center=False,
-            return_complex=True,
-        )
-        power = spectrum.real**2 + spectrum.imag**2
-        torch.log(torch.clamp(weights @ power, min=spec.floor))
-        return SECONDS
-
-    yield "PyTorch", by_torch
 
 
 def changes(wave: np.ndarray, rate: int) -> Iterator[tuple[str, Work]]:
@@ -179,19 +100,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recipe", type=Path, default=PIPELINES.parent / "configs" / "an4.yaml")
-    parser.add_argument("--manifest", type=Path, help="default: AN4's, as pipelines/an4.py has it")
+    parser.add_argument("--data", type=Path, help="AN4's unpacked archive, or a manifest")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path, help="also write all rates here")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
-    if arguments.manifest is None:
-        sys.path.insert(0, str(PIPELINES))
-        from an4 import find_manifest
+    sys.path.insert(0, str(PIPELINES))
+    from an4 import find_manifest
 
-        arguments.manifest = find_manifest(None)
-    overrides = [f"data.manifest={arguments.manifest}", *arguments.overrides]
+    overrides = [f"data.manifest={find_manifest(arguments.data)}", *arguments.overrides]
     loaded = recipe.load(arguments.recipe, overrides)
     index = prepare(loaded)
     source = Batches(loaded, recogniser_spec(loaded, index), index, TRAIN)
@@ -199,7 +118,7 @@ def main() -> None:
     speech = np.concatenate([source.waveform(i) for i in range(min(99, len(source.rows)))])
     speech = np.resize(speech, SECONDS * rate)
     rates = Rates()
-    rates.rounds([*log_mels(loaded.features), *changes(speech, rate)], 5 * arguments.rounds)
+    rates.rounds([*changes(speech, rate)], 5 * arguments.rounds)
     works = [("pipeline", pipeline(source)), ("training", training(loaded, source))]
     rates.rounds(works, arguments.rounds)
     show(rates)

@@ -52,6 +52,7 @@ class Form:
 FORMS = {
     "litert-float32": Form("speechrnn, LiteRT"),
     "litert-int8": Form("speechrnn, LiteRT", "int8"),
+    "keras-float32": Form("Keras"),
     "pytorch-float32": Form("PyTorch"),
     "pytorch-int8": Form("PyTorch, quantize_dynamic", "int8"),
     "onnx-float32": Form("ONNX Runtime"),
@@ -104,6 +105,10 @@ def _runner(name: str, folder: Path) -> Run:
         import pytorch_network
 
         return pytorch_network.runner(name, folder)
+    if name.startswith("keras"):
+        import keras_network
+
+        return keras_network.runner(folder)
     return _litert(folder / f"{FORMS[name].precision}.tflite")
 
 

@@ -21,6 +21,8 @@ from typing import Any
 
 from implementations import STACKS, Actions, LeftOut, timed
 from networks import FORMS, actions
+from recognisers import RECOGNISERS
+from recognisers import actions as recogniser
 from shapes import Shape
 
 
@@ -38,6 +40,8 @@ def build(job: dict[str, Any]) -> Actions:
     name = job["implementation"]
     if name in FORMS:
         return actions(job)
+    if name in RECOGNISERS:
+        return recogniser(job)
     shape = Shape(**job["shape"])
     if name not in STACKS:
         return importlib.import_module("parts").build(job, shape)

@@ -48,10 +48,11 @@ from typing import Any
 import records
 import report
 from implementations import STACKS
+from machine import machine
 from rich.console import Console
 from rich.progress import Progress
 from shapes import CELLS, Shape
-from workers import Bench, machine
+from workers import Bench
 
 OPTIONAL = {"keras-xla", "keras-rnn-cell"}  # asked for with --also
 KERAS_HAS = {"simple_rnn", "lstm", "gru"}

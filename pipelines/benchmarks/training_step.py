@@ -135,6 +135,7 @@ if __name__ == "__main__":
     parser.add_argument("--rows", default=",".join(ROWS), help="of " + ", ".join(ROWS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a row in a round")
+    parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     shape = {"rows": 16, "frames": 250, "units": 256, "layers": 3}
     parser.add_argument("--shape", type=json.loads, default=shape, help="as JSON")
@@ -146,3 +147,6 @@ if __name__ == "__main__":
     else:
         told = main(given.rows.split(","), given.shape, given.rounds, given.seconds)
         print(table(told))
+        if given.json:
+            found = {"shape": given.shape, "rows": told}
+            given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -1,11 +1,10 @@
-"""The processes that are measured, in turns, and the machine they run on."""
+"""The processes that are measured, in turns."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -16,12 +15,14 @@ from typing import Any
 
 from implementations import LeftOut
 from networks import Network
+from recognisers import Spoken
 from rich.progress import Progress
 from shapes import Shape
 
 PROCESS = Path(__file__).with_name("process.py")
 REPOSITORY = Path(__file__).parents[2]
 
+Measured = Shape | Network | Spoken  # what an implementation is given to do
 Times = dict[str, list[float]]  # action -> seconds, one number a round
 
 
@@ -32,7 +33,7 @@ class Worker:
         LeftOut: it cannot measure this here, or it has ended with an error.
     """
 
-    def __init__(self, implementation: str, shape: Shape | Network, **job: Any):
+    def __init__(self, implementation: str, shape: Measured, **job: Any):
         self.implementation = implementation
         self.shape: Any = shape
         job |= {"implementation": implementation, "shape": asdict(shape)}
@@ -113,7 +114,7 @@ class Bench:
         for worker in self.workers.values():
             worker.close()
 
-    def start(self, label: str, implementation: str, shape: Shape | Network, **job: Any) -> None:
+    def start(self, label: str, implementation: str, shape: Measured, **job: Any) -> None:
         """A worker, or the reason why there is none."""
         task = self.progress.add_task(f"start {label}", total=None)
         try:
@@ -149,21 +150,3 @@ class Bench:
         for worker in self.workers.values():
             found |= worker.versions
         return found
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores that may be used, and whether products in bfloat16 are fast."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
-    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.M)
-    known = set(flags[1].split()) if flags else set()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "processor": model[1] if model else platform.processor() or platform.machine(),
-        "cores": cores,
-        "system": f"{platform.system()} {platform.release()}",
-        "bfloat16": sorted(known & {"avx512_bf16", "amx_bf16"}),
-    }

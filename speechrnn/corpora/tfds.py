@@ -27,7 +27,7 @@ from speechrnn.corpora.utterance import Example, Form, Utterance
 from speechrnn.errors import AudioError, ManifestError, MissingExtra
 
 _NAME = re.compile(r"(?P<name>[^@?]+)(?:@(?P<data_dir>[^?]+))?(?:\?(?P<options>.*))?")
-_OPTIONS = ("audio", "text", "sample_rate")
+_OPTIONS = ("audio", "text", "sample_rate", "splits")
 _TEXTS = ("text", "transcript", "transcription", "sentence")  # in order of preference
 _SPEAKERS = ("speaker_id", "speaker", "client_id")
 _IDS = ("utterance_id", "id")
@@ -40,6 +40,7 @@ def read(source: str) -> list[Utterance]:
     """A dataset with audio and text -> its utterances, in the order of its splits and records.
 
     Of several text features, or audio ones, the option names one: ``?text=text_normalized``. The
+    option ``splits`` names those that are read, with commas between them; without it, all are. The
     sample rate is the feature's, or the option's. Split names become ours as ``splits.usual`` has
     it; speakers are from ``speaker_id`` or the like.
 
@@ -50,7 +51,7 @@ def read(source: str) -> list[Utterance]:
     builder, options = _prepared(source)
     place, text = _features(source, builder.info.features, options)
     utterances: list[Utterance] = []
-    for name, split in builder.info.splits.items():
+    for name, split in _splits(source, builder.info.splits, options).items():
         before = len(utterances)
         for path in map(Path, split.filepaths):
             here = replace(place, split=name)
@@ -61,6 +62,17 @@ def read(source: str) -> list[Utterance]:
                 f"{split.num_examples} examples; prepare it again"
             )
     return utterances
+
+
+def _splits(source: str, there: Mapping[str, Any], options: Mapping[str, str]) -> Mapping[str, Any]:
+    """Those that are asked for, in the dataset's order."""
+    if "splits" not in options:
+        return there
+    wanted = options["splits"].split(",")
+    strange = [name for name in wanted if name not in there]
+    if strange:
+        raise ManifestError(f"tfds:{source} has no split {strange[0]!r}; it has {', '.join(there)}")
+    return {name: split for name, split in there.items() if name in wanted}
 
 
 def files(source: str) -> list[Path]:

@@ -72,8 +72,7 @@ def prepared(recipe: Recipe, progress: bool = True) -> Index:
     Neither recordings nor the shards' bytes are looked at where recipe and manifest are as they
     were when it was made: a day's audio takes as long as a year's.
 
-    Raises:
-        As ``prepare``.
+    Raises as ``prepare`` does.
     """
     root = recipe.prepared
     try:

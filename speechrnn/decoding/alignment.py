@@ -49,7 +49,7 @@ class Alignment:
 
     @property
     def mismatch(self) -> float:
-        """Nats a symbol by which this transcript is less likely than the best path: 0 or more."""
+        """Nats a symbol by which this transcript is less likely than the best path; 0 or more."""
         return max(0.0, self.free_log_prob - self.log_prob) / max(1, len(self.symbols))
 
     def hypothesis(self, alphabet: Alphabet) -> Hypothesis:

@@ -61,7 +61,7 @@ def read(path: str | Path, alphabet: Alphabet) -> Lexicon:
     """A file with a word a line, UTF-8 -> its lexicon.
 
     A line may go on, behind a tab or a space, with the word's symbols one by one, as the lexicons
-    of other CTC decoders do ("one o n e |"). A spelling other than the word itself is refused: a
+    of other CTC decoders do (``one o n e |``). A spelling other than the word itself is refused: a
     model writes what it was trained to write.
 
     Raises:

@@ -191,7 +191,7 @@ class BaseRecognizer(ABC):
             yield self._posteriors(window)[kept].copy()  # not a view that keeps the context alive
 
     def stream(self, endpoint: Endpoint | None = None) -> Stream:
-        """A recording to be heard while it goes on: ``feed`` it pieces, then ``finish``.
+        """A recording to be heard while it goes on: ``feed`` it pieces, then ``finish``::
 
             stream = recogniser.stream()
             for piece in microphone:

@@ -138,8 +138,8 @@ class Trainer:
         if state.pop("identity", None) != self.identity:
             raise RecipeError(
                 f"{self.recipe.output} holds a run with another seed, model, features, text rules, "
-                "data, batches or averaging, or of another version; name another output, or "
-                "delete that folder"
+                "data, batches, averaging or init_from, or of another version; name another "
+                "output, or delete that folder"
             )
         conditions = state.pop("conditions")
         try:

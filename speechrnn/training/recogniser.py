@@ -22,7 +22,7 @@ from speechrnn.model import output_frames
 from speechrnn.recipe import Recipe
 from speechrnn.specs import RecogniserSpec
 from speechrnn.text import Alphabet
-from speechrnn.training import distribution, run
+from speechrnn.training import distribution, initial, run
 from speechrnn.training.display import Display
 from speechrnn.training.distribution import Distribution
 from speechrnn.training.loop import Trainer
@@ -37,27 +37,35 @@ def train_recogniser(recipe: Recipe, quiet: bool = False) -> dict[str, Any]:
 
 
 def _train(recipe: Recipe, quiet: bool, here: Distribution) -> dict[str, Any]:
+    start = initial.read(recipe, here)
     index = _index(recipe, quiet, here)
     spec = recogniser_spec(recipe, index)
+    if start:
+        spec = start.continued(spec)
     train_set = Batches(recipe, spec, index, TRAIN)
     dev_set = Batches(recipe, spec, index, DEV)
     section = recipe.training
     with here.scope():
         model = network.build(spec, recipe.seed, section.precision)
+    if start:
+        start.give(model, spec, here)
     hours = index.seconds(TRAIN) / 3600
     card = {
         "corpus_sha256": index.corpus_sha256,
         "dev_fraction": recipe.data.dev_fraction,  # divides a manifest without splits again
         "train_hours": round(hours, 3),
+        **({"init_from": start.provenance} if start else {}),
     }
     # What must not change between the stops of one run.
     sections = recipe.fingerprint("seed", "features", "text", "model")
     plan = (recipe.data.batch_seconds, section.sorted_first_epoch)
     identity = f"{sections} {index.corpus_sha256} {plan} {section.ema_decay > 0}"
-    identity += train_set.augmenter.identity
+    identity += train_set.augmenter.identity + (f" from {start.sha256}" if start else "")
     with Display(recipe.output, section, "s audio", quiet, here.is_chief) as display:
         learner = RecogniserLearner(model, spec, recipe, here)
         trainer = Trainer(recipe, spec, learner, train_set, dev_set, display, card, identity)
+        if start:
+            display.say(start.describe(spec))
         for message in train_set.augmenter.left_out:
             display.say(f"not mixed in: {message}")
         amounts = f"{hours:.2f} h", f"{index.seconds(DEV) / 3600:.2f} h"

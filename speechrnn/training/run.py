@@ -4,6 +4,7 @@ recipe.yaml        the recipe as it was run
 model.json         the best model: its description, its card, the sha256 of its weights and its own
 weights-N.npz      its weights, after step N
 checkpoints/       where training goes on from
+initial/           the model that training started from, where training.init_from named one
 training.lock      held by the training that writes here
 history.jsonl      a line for each validation
 events/            for TensorBoard
