@@ -282,8 +282,7 @@ def test_results_of_different_settings_make_no_table(script, changes):
 def test_table_and_curve_go_into_the_page(script, tmp_path, capsys):
     page, file = script("transfer_page"), tmp_path / "transfer.jsonl"
     for each in lines_of_two():
-        script("cells.results").append(file, each)
-    assert page.read(file) == lines_of_two()
+        script("trainings.results").append(file, each)
     path = tmp_path / "transfer.md"
     path.write_text(f"Before.\n{page.BEGIN}\nold\n{page.END}\nBehind.\n")
     page.write(file, path)
@@ -318,7 +317,8 @@ def test_the_curve_draws_each_start_over_its_minutes(script):
 
 def test_the_page_in_the_repository_is_that_of_the_results(script):
     page = script("transfer_page")
-    table = page.markdown(page.points(page.read(PIPELINES / "results" / "transfer.jsonl")))
+    file = PIPELINES / "results" / "transfer.jsonl"
+    table = page.markdown(page.points(script("trainings.results").read(file, page.KEYS)))
     assert f"{page.BEGIN}\n{table}\n{page.END}" in page.PAGE.read_text("utf-8")
 
 
