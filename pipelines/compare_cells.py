@@ -111,10 +111,15 @@ def train_all(
     comparison.output.mkdir(parents=True, exist_ok=True)
     held = f"another comparison writes into {comparison.output}; wait for it, or end it first"
     with locked(comparison.output / LOCK, held), jobs.ending_by_signal():
-        chosen = dict.fromkeys(row.cell for row in rows)
-        failed = train_missing(comparison, comparison.trials(chosen), file, at_once, command)
-        if not failed:
+        cells = list(dict.fromkeys(row.cell for row in rows))
+        failed: list[str] = []
+        while not failed:
             lines = results.of_settings(file, KEYS, comparison.settings)
+            trials = comparison.trials(cells, lines)
+            if all(any(trial.is_told_by(line) for line in lines) for trial in trials):
+                break
+            failed = train_missing(comparison, trials, file, at_once, command)
+        if not failed:
             wanted = comparison.trainings(rows, seeds, lines)
             failed = train_missing(comparison, wanted, file, at_once, command)
     if failed:

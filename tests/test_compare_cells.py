@@ -143,15 +143,41 @@ def test_a_one_way_row_looks_ahead_and_a_two_way_row_does_not(cells, compared):
     assert (models["two"].bidirectional, models["two"].lookahead) == (True, 0)
 
 
-def test_the_learning_rate_is_that_of_the_lowest_dev_loss(cells):
-    def trial(cell, rate, loss):
-        return {"kind": "trial", "cell": cell, "learning_rate": rate, "dev_loss": loss}
+def trial(rate, loss, cell="gru"):
+    return {"kind": "trial", "cell": cell, "learning_rate": rate, "dev_loss": loss}
 
-    lines = [trial("gru", 0.1, None), trial("gru", 0.2, 3.0), trial("gru", 0.3, 2.0)]
-    lines += [trial("lstm", 0.4, 1.0), {**trial("gru", 0.5, 0.1), "kind": "training"}]
+
+def test_the_learning_rate_is_that_of_the_lowest_dev_loss(cells):
+    lines = [trial(0.1, None), trial(0.2, 3.0), trial(0.3, 2.0), trial(0.4, 1.0, cell="lstm")]
+    lines.append({**trial(0.5, 0.1), "kind": "training"})
     assert cells.comparison.chosen_rate("gru", lines) == 0.3
     with pytest.raises(DataError, match="gru has no finite dev loss"):
         cells.comparison.chosen_rate("gru", lines[:1])
+
+
+@pytest.mark.parametrize(
+    ("losses", "tried"),
+    [
+        ([], [0.0008, 0.002, 0.005]),
+        ([1, 2], [0.0008, 0.002, 0.005]),
+        ([2, 1, 3], [0.0008, 0.002, 0.005]),
+        ([1, 2, 3], [0.00032, 0.0008, 0.002, 0.005]),
+        ([3, 2, 1], [0.0008, 0.002, 0.005, 0.0125]),
+        ([None, None, None], [0.00032, 0.0008, 0.002, 0.005]),
+    ],
+)
+def test_beyond_an_edge_that_is_the_best_the_next_rate_is_tried(cells, losses, tried):
+    rates = cells.comparison.LEARNING_RATES
+    lines = [trial(rate, loss) for rate, loss in zip(rates, losses, strict=False)]
+    assert cells.comparison.rates_to_try("gru", lines) == tried
+
+
+def test_rates_beyond_an_edge_end_with_the_fifth_or_a_worse_one(cells):
+    tried = cells.comparison.rates_to_try
+    lines = [trial(0.0008, 1), trial(0.002, 2), trial(0.005, 3), trial(0.00032, 0.5)]
+    assert tried("gru", lines) == [0.000128, 0.00032, 0.0008, 0.002, 0.005]
+    assert len(tried("gru", [*lines, trial(0.000128, 0.1)])) == 5
+    assert len(tried("gru", [*lines[:3], trial(0.00032, 9)])) == 4
 
 
 # Jobs: a command in place of a training, so that stops and restarts take no time
@@ -209,10 +235,10 @@ def test_rates_are_tried_then_every_row_is_trained_and_only_what_is_missing_agai
     train, cells, tmp_path
 ):
     lines = train()
-    kinds = [line["kind"] for line in lines]
-    assert kinds == ["trial"] * len(cells.comparison.LEARNING_RATES) + ["training"] * 4
-    # The stub's dev loss is the rate itself: the lowest is the best.
-    assert {line["learning_rate"] for line in lines[-4:]} == {min(cells.comparison.LEARNING_RATES)}
+    assert [line["kind"] for line in lines] == ["trial"] * 5 + ["training"] * 4
+    # The stub's dev loss is the rate itself: the lowest is the best, and lower ones are tried.
+    assert [line["learning_rate"] for line in lines[3:5]] == [0.00032, 0.000128]
+    assert {line["learning_rate"] for line in lines[-4:]} == {0.000128}
     assert [line["seed"] for line in lines[-4:]] in ([1, 1, 2, 2],)
 
     kept = [line for line in lines if line["seed"] != 2 or line["directions"] != "one"]
@@ -240,7 +266,7 @@ def test_sigterm_ends_the_trainings_and_the_same_command_goes_on(train, tmp_path
     assert stop.value.code == 143
     (tmp_path / "halt").unlink()
     lines = train()
-    assert len(lines) == len({json.dumps(line) for line in lines}) == 3 + 4
+    assert len(lines) == len({json.dumps(line) for line in lines}) == 5 + 4
     assert starts(tmp_path)["training-simple_rnn-one-1"] == 2
 
 
@@ -331,7 +357,7 @@ def test_the_page_and_its_plot_are_made_from_the_file_alone(cells, pipeline, tmp
     pipeline("compare_cells").main()
     text = page.read_text()
     assert text.startswith("above\n") and text.endswith("\nbelow\n") and "old" not in text
-    rows = [row.split(" | ") for row in text.splitlines() if line.startswith(("| LSTM", "| GRU"))]
+    rows = [row.split(" | ") for row in text.splitlines() if row.startswith(("| LSTM", "| GRU"))]
     assert [row[:2] for row in rows] == [["| LSTM", "two"], ["| GRU", "one"]]
     assert (tmp_path / "images" / "cells.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(DataError, match="no lines"):

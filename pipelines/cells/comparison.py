@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,8 @@ from speechrnn.specs import ModelSpec, RecogniserSpec
 # learn fastest. Each cell has the rate at which its two-way network has the lowest dev loss after
 # a short training, with a seed that no row has.
 LEARNING_RATES = (0.0008, 0.002, 0.005)
+# Where the best of them is the lowest or the highest, the next one beyond is tried, too.
+RATE_STEP, MOST_RATES = 2.5, 5
 TRIAL_SEED = 0
 TRIAL_PART = 4  # a trial has a fourth of the epochs
 
@@ -93,9 +96,16 @@ class Comparison:
 
     def sized(self, row: Row) -> RecogniserSpec:
         """The network of a row, with the units that give it as many parameters as the recipe's."""
-        spec = self.spec(row)
-        units = size.units_for(spec, self._parameters)[0]
-        return size.with_units(spec, units)
+        if row not in self._sized:
+            spec = self.spec(row)
+            units = size.units_for(spec, self._parameters)[0]
+            self._sized[row] = size.with_units(spec, units)
+        return self._sized[row]
+
+    @cached_property
+    def _sized(self) -> dict[Row, RecogniserSpec]:
+        """Found once: networks are built for it."""
+        return {}
 
     @cached_property
     def _parameters(self) -> int:
@@ -120,11 +130,14 @@ class Comparison:
             overrides += [f"training.epochs={epochs}", f"training.validate_every_epochs={epochs}"]
         return recipes.load(self.recipe_file, overrides)
 
-    def trials(self, cells: Iterable[str]) -> list[Job]:
+    def trials(self, cells: Iterable[str], lines: Sequence[dict[str, Any]]) -> list[Job]:
+        """The trials that are known to be needed; ``lines`` of those that are done may add some."""
         if self.fixed_rate is not None:
             return []
         return [
-            Job(TRIAL, cell, TWO_WAY, TRIAL_SEED, rate) for cell in cells for rate in LEARNING_RATES
+            Job(TRIAL, cell, TWO_WAY, TRIAL_SEED, rate)
+            for cell in cells
+            for rate in rates_to_try(cell, lines)
         ]
 
     def trainings(self, rows: Sequence[Row], seeds: Sequence[int], lines: list[dict]) -> list[Job]:
@@ -140,23 +153,44 @@ class Comparison:
         ]
 
 
+def rates_to_try(cell: str, lines: Iterable[dict[str, Any]]) -> list[float]:
+    """The learning rates of a cell's trials, the next one beyond an edge that is the best so far
+    included; the lowest first."""
+    tried = _trials_of(cell, lines)
+    rates = sorted({*LEARNING_RATES, *tried})
+    if set(LEARNING_RATES) <= tried.keys() and len(rates) < MOST_RATES:
+        best = min((loss, rate) for rate, loss in tried.items())[1]
+        if best == rates[0]:
+            rates.insert(0, _rounded(best / RATE_STEP))
+        elif best == rates[-1]:
+            rates.append(_rounded(best * RATE_STEP))
+    return rates
+
+
 def chosen_rate(cell: str, lines: Iterable[dict[str, Any]]) -> float:
     """The learning rate with the lowest dev loss among the trials of a cell.
 
     Raises:
         DataError: no trial of it had a finite loss.
     """
-    found = min(_trials_of(cell, lines), default=None)
-    if found is None:
+    loss, rate = min((loss, rate) for rate, loss in _trials_of(cell, lines).items())
+    if loss == math.inf:
         raise DataError(
-            f"{cell} has no finite dev loss at any of the learning rates {LEARNING_RATES}; give "
-            f"one that is lower: {RATE}=0.0002"
+            f"{cell} has no finite dev loss at any of the learning rates tried; give one that is "
+            f"lower than all of them: {RATE}=0.0001"
         )
-    return found[1]
+    return rate
 
 
-def _trials_of(cell: str, lines: Iterable[dict[str, Any]]) -> Iterator[tuple[float, float]]:
-    for line in lines:
-        # None: its loss was not finite, at the end or for so long that it was given up.
-        if line["kind"] == TRIAL and line["cell"] == cell and line["dev_loss"] is not None:
-            yield line["dev_loss"], line["learning_rate"]
+def _trials_of(cell: str, lines: Iterable[dict[str, Any]]) -> dict[float, float]:
+    """Learning rate -> dev loss; infinite where it was not finite at the end, or for so long that
+    the trial was given up."""
+    return {
+        line["learning_rate"]: math.inf if line["dev_loss"] is None else line["dev_loss"]
+        for line in lines
+        if line["kind"] == TRIAL and line["cell"] == cell
+    }
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
