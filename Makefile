@@ -9,7 +9,6 @@ BIN := .venv/bin
 DEVICE := build/device
 # A file of tests is one process's, which makes its models once.
 IN_PARALLEL := --numprocesses 2 --dist loadfile
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart check docs test test-all test-browser test-device notebook format clean
@@ -51,8 +50,8 @@ test-device: $(DEVICE)/.installed  ## the wheel, installed without TensorFlow
 	    || { echo "the base install brought TensorFlow: see DEVICE in setup.py" >&2; exit 1; }
 	$(DEVICE)/bin/pytest --noconftest -rsP tests/test_device_install.py
 
-notebook: .venv/.installed  ## run every notebook
-	$(foreach notebook,$(NOTEBOOKS),$(BIN)/jupyter-execute $(notebook) &&) true
+notebook: .venv/.installed  ## execute every notebook anew and keep what it shows
+	$(BIN)/python pipelines/run_notebooks.py
 
 format: .venv/.installed  ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .

@@ -109,6 +109,7 @@ def listened(execute, trained, recording, text):
     return done, printed(done, "transcript")
 
 
+@pytest.mark.long
 def test_a_reader_looks_inside_an_own_model_with_an_own_recording(execute, trained, tmp_path):
     soundfile.write(tmp_path / "mine.wav", whistle("ab cad", seed=5), RATE)
     done, shown = listened(execute, trained, tmp_path / "mine.wav", "ab cad")
@@ -168,6 +169,7 @@ def test_phrases_become_a_recogniser_on_a_device(execute):
 
 
 def test_a_run_of_ones_own_goes_to_the_device(execute, trained):
+    """All but the fused lowering, which tests/test_export_fused.py has."""
     done = execute(DEVICE, SPEECHRNN_NOTEBOOK_RUN=trained)
     assert printed(done, "run").startswith("whistles")
     whole, streamed = re.search(
