@@ -40,9 +40,9 @@ class BandSection(Sometimes):
 
 
 class NoiseSection(Sometimes):
-    """Recordings of noise under the speech."""
+    """Noise under the speech: recordings of it, or made on the spot."""
 
-    folder: Path  # of recordings; folders in it too
+    folder: Path | None = None  # of recordings, folders in it too; without one noise is made
     snr_db: Ramp[Range] = constant([5.0, 30.0])  # speech, its pauses left out, over noise
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from augmented import RATE, Choir, augmenter, noise_folder, tone
 from scipy import signal
 
 from speechrnn.data.augment import noise, recordings, room
+from speechrnn.data.augment.steps import MADE
 from speechrnn.errors import DataError, RecipeError
 
 
@@ -42,10 +43,11 @@ def test_an_excerpt_begins_again_at_the_end():
             assert noise.excerpt(recording, samples, start).tolist() == expected
 
 
+@pytest.mark.parametrize("made", [False, True], ids=["recorded", "made"])
 @pytest.mark.parametrize("pause", [0, 2])
-def test_the_drawn_ratio_of_speech_to_noise_is_there(tmp_path, pause):
-    folder = noise_folder(tmp_path / "noise")
-    section = {"noise": {"folder": str(folder), "snr_db": [3, 20], "probability": 1}}
+def test_the_drawn_ratio_of_speech_to_noise_is_there(tmp_path, pause, made):
+    folder = {} if made else {"folder": str(noise_folder(tmp_path / "noise"))}
+    section = {"noise": {**folder, "snr_db": [3, 20], "probability": 1}}
     augment = augmenter(section, cache=tmp_path / "cache")
     wave, ratios = speech(pause), []
     clean = np.mean(np.square(speech(), dtype=np.float64))
@@ -58,6 +60,19 @@ def test_the_drawn_ratio_of_speech_to_noise_is_there(tmp_path, pause):
         assert ratio == pytest.approx(told, abs=0.06)  # told to a tenth
         ratios.append(ratio)
     assert 2.9 < min(ratios) < 4 and 19 < max(ratios) < 20.1
+
+
+@pytest.mark.parametrize("samples", [1, 2, 399, 20_000])
+def test_noise_is_made_for_recordings_of_any_length(samples):
+    augment = augmenter({"noise": {"probability": 1}})
+    wave, kinds = np.full(samples, 0.1, np.float32), set()
+    for key in range(60):
+        changed, words = augment.utterance(wave, 0, key)
+        assert changed.shape == wave.shape
+        assert changed.dtype == np.float32
+        assert np.isfinite(changed).all()
+        kinds.add(words["noise"].split(",")[0])
+    assert kinds == set(MADE)
 
 
 def test_the_drawn_ratio_of_speech_to_another_voice_is_there():

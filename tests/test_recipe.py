@@ -40,7 +40,7 @@ def build(**sections):
             r"tempo is \[0.2, 1.0\]; it must lie within 0.5",
         ),
         ({"augment": {"room": {"rt60": 1}}}, "did you mean augment.room.rt60_s?"),
-        ({"augment": {"noise": {}}}, "augment.noise.folder is missing"),
+        ({"augment": {"noise": {"fodler": "x"}}}, "did you mean augment.noise.folder?"),
         (
             {"augment": {"band": {"probability": 2}}},
             "2.0; it must lie within 0 to 1",

@@ -17,6 +17,7 @@ from speechrnn.augmentation import (
     RoomSection,
     Sometimes,
 )
+from speechrnn.corpora.noise import KINDS
 from speechrnn.data.augment import noise
 from speechrnn.data.augment.channel import band_limit, telephone
 from speechrnn.data.augment.room import reverberate, simulated
@@ -24,6 +25,8 @@ from speechrnn.data.augment.time_scale import change_pitch, change_speed, change
 from speechrnn.section import Ramp, Range
 
 SPEED_STEPS = 500  # in a rate of 1
+# Of the noises that can be made, those that take little time; chords take ten times as much.
+MADE = ("white", "pink", "brown", "fan", "hum", "clicks", "drums", "sweeps", "melody")
 
 
 @dataclass(frozen=True)
@@ -169,12 +172,20 @@ def _noise(
 ) -> Changed:
     if not moment.happens(section):
         return waveform, ""
-    snr, number = moment.draw(section.snr_db), int(moment.draws.integers(len(noises)))
-    start = int(moment.draws.integers(len(noises[number])))
-    heard = noise.excerpt(noises[number], len(waveform), start) * np.float32(1 / 32768)
+    snr = moment.draw(section.snr_db)
+    if len(noises):
+        number = int(moment.draws.integers(len(noises)))
+        start = int(moment.draws.integers(len(noises[number])))
+        heard = noise.excerpt(noises[number], len(waveform), start) * np.float32(1 / 32768)
+        name = f"recording {number + 1}"
+    else:
+        name = str(moment.draws.choice(MADE))
+        # Of a second at least: some kinds are none in a few samples.
+        made = KINDS[name](moment.draws, max(len(waveform), rate), rate)
+        heard = made[: len(waveform)].astype(np.float32)
     over = float(np.vdot(heard, heard)) / len(heard)
     mixed = noise.mix(waveform, heard, snr, noise.active_power(waveform, rate), over)
-    return mixed, f"recording {number + 1}, {snr:.1f} dB below"
+    return mixed, f"{name}, {snr:.1f} dB below"
 
 
 def _gain(waveform: np.ndarray, moment: Moment, ramp: Ramp[Range]) -> Changed:
