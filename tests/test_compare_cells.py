@@ -249,6 +249,7 @@ def test_rates_are_tried_then_every_row_is_trained_and_only_what_is_missing_agai
     assert {name for name, n in starts(tmp_path).items() if n == 2} == {gone.name}
 
 
+@pytest.mark.long
 def test_sigterm_ends_the_trainings_and_the_same_command_goes_on(train, tmp_path):
     (tmp_path / "halt").write_text("training-simple_rnn-one-1")
     halted = tmp_path / "halted"

@@ -72,6 +72,7 @@ def test_a_worker_without_a_row_takes_the_step_of_the_others(whistles, tmp_path,
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_two_devices_take_the_steps_of_one(whistles, tmp_path):
     path = write_recipe(tmp_path, whistles)
     command = [sys.executable, str(REPOSITORY / "tests" / "two_devices.py"), str(path)]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, write_recipe
+
+from speechrnn.errors import RecipeError
 
 SCRIPT = REPOSITORY / "pipelines" / "experiment_log.py"
 
@@ -48,6 +52,7 @@ def rows(log):
     return [json.loads(line) for line in (log.folder / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_every_seed_has_a_line_that_agrees_with_its_errors(log):
     found = rows(log)
     assert sorted(row["key"] for row in found) == ["as_it_stands 1", "as_it_stands 2"]
@@ -60,6 +65,7 @@ def test_every_seed_has_a_line_that_agrees_with_its_errors(log):
         assert row["best_epoch"] <= 3
 
 
+@pytest.mark.long
 def test_what_is_there_is_not_made_again_and_the_page_tells_it(log):
     before = (log.folder / "results.jsonl").read_bytes()
     done = log("as_it_stands", "--seeds", "2,1")
@@ -74,6 +80,7 @@ def test_what_is_there_is_not_made_again_and_the_page_tells_it(log):
     assert "`longer`" not in page, "it was not trained"
 
 
+@pytest.mark.long
 def test_lines_of_other_settings_are_refused(log):
     changed = json.loads(log.recipe.read_text())
     changed["training"]["learning_rate"] /= 2
@@ -86,3 +93,74 @@ def test_lines_of_other_settings_are_refused(log):
     assert done.returncode == 2
     assert "as_it_stands 1 was made with other settings" in done.stderr
     assert log("no_such").returncode == 2
+
+
+@pytest.fixture
+def module(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    spec = importlib.util.spec_from_file_location("pipelines_experiment_log", SCRIPT)
+    found = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, found)  # dataclasses look themselves up
+    spec.loader.exec_module(found)
+    return found
+
+
+def line(seed, errors, **more):
+    """Two speakers of 10 and 30 words, with so many errors."""
+    sums = {"anna": [errors[0], 10], "boris": [errors[1], 30]}
+    row = {"key": f"tried {seed}", "experiment": "tried", "seed": seed, "settings": "other"}
+    told = {"greedy": sums, "lexicon-and-3-gram": sums}
+    rates = dict.fromkeys(("last_wer", "cer", "last_dev_loss", "core_minutes"), 0.5)
+    return {**row, **rates, "wer": sum(errors) / 40, "errors_words_by_speaker": told, **more}
+
+
+def test_a_rate_is_that_of_all_seeds_and_its_interval_is_over_speakers(module):
+    mean, low, high = module.over_seeds([line(1, (1, 3)), line(2, (3, 9))], "greedy")
+    assert mean == pytest.approx(16 / 80)
+    # Both speakers have 4 / 20 and 12 / 60, whoever is drawn.
+    assert (low, high) == pytest.approx((0.2, 0.2))
+    _, low, high = module.over_seeds([line(1, (0, 30))], "greedy")
+    assert (low, high) == (0, 1)
+
+
+def test_the_page_has_a_line_for_what_was_tried_and_none_for_what_was_not(module, tmp_path):
+    listed = {name: {"change": name.upper(), "why": "-"} for name in ("tried", "untried")}
+    (tmp_path / "experiments.yaml").write_text(json.dumps(listed))
+    (tmp_path / "README.md").write_text(
+        "Before.\n<!-- table -->\nold\n<!-- end of table -->\nBehind.\n"
+    )
+    lines = [json.dumps(line(seed, (seed, 3))) for seed in (1, 2)]
+    (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
+    log = module.Log(tmp_path / "recipe.yaml", tmp_path, tmp_path)
+    assert "`untried`" not in log.write_table()
+    page = (tmp_path / "README.md").read_text()
+    assert page.startswith("Before.\n<!-- table -->\n")
+    assert page.endswith("<!-- end of table -->\nBehind.\n")
+    assert "old" not in page
+    assert f"| `tried` | TRIED | 2 | {100 * np.mean([4 / 40, 5 / 40]):.1f} % (" in page
+
+
+def test_a_line_of_other_settings_stands_beside_nothing(module, tmp_path, whistles):
+    recipe = write_recipe(tmp_path, whistles)
+    (tmp_path / "experiments.yaml").write_text('{"tried": {"change": "none", "why": "-"}}')
+    (tmp_path / "results.jsonl").write_text(json.dumps(line(1, (0, 0))) + "\n")
+    log = module.Log(recipe, tmp_path, tmp_path / "runs")
+    with pytest.raises(RecipeError, match="tried 1 was made with other settings"):
+        log.train_missing(["tried"], [1], 1, f"data.manifest={whistles}")
+    with pytest.raises(RecipeError, match="has no untried; it has tried"):
+        log.train_missing(["untried"], [1], 1, f"data.manifest={whistles}")
+
+
+def test_settings_are_what_a_result_depends_on(module, tmp_path, whistles):
+    path = write_recipe(tmp_path, whistles)
+    plain = module.settings(module.recipes.load(path))
+    assert module.settings(module.recipes.load(path, ["output=x", "training.threads=1"])) == plain
+    for change in ("seed=2", "training.epochs=3", "model.units=8", "augment.speed=[1,1.5]"):
+        assert module.settings(module.recipes.load(path, [change])) != plain
+
+
+def test_the_committed_page_is_that_of_the_committed_results(module, tmp_path):
+    folder = REPOSITORY / "configs" / "an4"
+    rows = module.results.read(folder / "results.jsonl", module.KEYS)
+    assert rows
+    assert module.table(module.listed(folder), rows) in (folder / "README.md").read_text()

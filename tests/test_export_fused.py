@@ -147,6 +147,7 @@ def test_the_gate_notices_a_missing_reset(exported):
         gate.compare(device, reference)
 
 
+@pytest.mark.long
 def test_memory_cells_may_count_for_longer_than_the_converters_limit(tmp_path, monkeypatch):
     """The converter limits them to 10 either way; nothing in Keras does."""
     model, spec = build(cell="lstm", bidirectional=False)

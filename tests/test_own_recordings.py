@@ -45,6 +45,7 @@ def write_csv(path, header, rows):
     return path
 
 
+@pytest.mark.long
 def test_a_plain_csv_goes_all_the_way_with_a_shipped_recipe(speechrnn, clips, tmp_path, threads):
     mine = write_csv(tmp_path / "mine.csv", ["path", "text"], clips)
     run, device = tmp_path / "run", tmp_path / "mine.tflite"
