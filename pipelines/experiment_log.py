@@ -61,6 +61,16 @@ def settings(recipe: Recipe) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
+def of_others(recipe: Recipe) -> bool:
+    """Whether the recipe's run directory holds a training with other settings: one that was
+    stopped would go on with these, and one at its end would be taken for a result of these."""
+    there = recipe.output / "recipe.yaml"
+    try:
+        return there.exists() and settings(recipes.load(there)) != settings(recipe)
+    except RecipeError:  # of another version
+        return True
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A change to the recipe, and why it was made."""
@@ -219,7 +229,8 @@ class Log:
         """A process for each line that is missing, the first seed of all experiments first.
 
         Raises:
-            RecipeError: a line is of other settings than the recipe has now.
+            RecipeError: a line, or a training that was begun, is of other settings than the recipe
+                has now.
             SpeechRNNError: a training failed; the others have their lines.
         """
         wanted = {
@@ -236,6 +247,11 @@ class Log:
                 "another name"
             )
         missing = {recipe.output: key for key, recipe in wanted.items() if key not in known}
+        if others := [folder for folder, key in missing.items() if of_others(wanted[key])]:
+            raise RecipeError(
+                f"{', '.join(map(str, others))}: begun with other settings than the recipe has "
+                "now; delete such folders, or name another with --output"
+            )
         if missing:
             prepare(next(recipe for key, recipe in wanted.items() if key not in known))
         failed: list[Path] = []

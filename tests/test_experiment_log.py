@@ -151,6 +151,25 @@ def test_a_line_of_other_settings_stands_beside_nothing(module, tmp_path, whistl
         log.train_missing(["untried"], [1], 1, f"data.manifest={whistles}")
 
 
+@pytest.mark.parametrize("begun", ["training.learning_rate=0.5", None])
+def test_a_training_with_other_settings_is_not_gone_on_with(module, tmp_path, whistles, begun):
+    """A run directory knows nothing of the schedule: it would be taken for one of the new."""
+    path = write_recipe(tmp_path, whistles)
+    (tmp_path / "experiments.yaml").write_text('{"tried": {"change": "none", "why": "-"}}')
+    log = module.Log(path, tmp_path, tmp_path / "runs")
+    source = f"data.manifest={whistles}"
+    recipe = log.experiments(["tried"])[0].recipe(path, 1, log.output, [source])
+    assert not module.of_others(recipe)
+    recipe.output.mkdir(parents=True)
+    there = recipe.output / "recipe.yaml"
+    there.write_text(recipe.to_yaml())
+    assert not module.of_others(recipe)
+    other = module.recipes.load(path, [begun, "seed=1"]).to_yaml() if begun else "of: old"
+    there.write_text(other)
+    with pytest.raises(RecipeError, match="runs/tried/1: begun with other settings"):
+        log.train_missing(["tried"], [1], 1, source)
+
+
 def test_settings_are_what_a_result_depends_on(module, tmp_path, whistles):
     path = write_recipe(tmp_path, whistles)
     plain = module.settings(module.recipes.load(path))
