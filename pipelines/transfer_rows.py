@@ -126,7 +126,11 @@ class Study:
         return hashlib.sha256(read_run(self.pretrained)[1]).hexdigest()[:12]
 
     def subset(self, minutes: str) -> list[Utterance]:
-        """The first of the drawn order that together are no longer."""
+        """The first of the drawn order that together are no longer.
+
+        Raises:
+            RecipeError: they are none, or all: the table would count these as two seeds of "all".
+        """
         if minutes == "all":
             return self.training
         limit, taken, total = 60 * float(minutes), [], 0.0
@@ -137,6 +141,11 @@ class Study:
             taken.append(utterance)
         if not taken:
             raise RecipeError(f"no recording is as short as {minutes} minutes; give more")
+        if len(taken) == len(self.training):
+            raise RecipeError(
+                f"all recordings together are fewer than {minutes} minutes; name them all: "
+                "--minutes all"
+            )
         return taken
 
     @property

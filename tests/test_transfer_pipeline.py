@@ -93,6 +93,8 @@ def test_fewer_minutes_are_within_more_and_no_longer_than_asked(script, study):
         assert 60 * float(minutes) - longest < total <= 60 * float(minutes)
     with pytest.raises(RecipeError, match="no recording is as short"):
         found.subset("0.0001")
+    with pytest.raises(RecipeError, match="fewer than 40 minutes; name them all"):
+        found.subset("40")
 
 
 def test_dev_is_whole_and_the_alphabet_that_of_all_recordings(script, study):
