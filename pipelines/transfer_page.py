@@ -42,6 +42,10 @@ class Point:
         return float(self.lines[0]["audio_minutes"])
 
     @property
+    def seeds(self) -> list[int]:
+        return sorted(line["seed"] for line in self.lines)
+
+    @property
     def units(self) -> np.ndarray:
         """(speakers, 2): word errors and words, summed over seeds."""
         speakers = sorted(self.lines[0]["by_speaker"])
@@ -104,7 +108,7 @@ def _cells(scratch: Point | None, pretrained: Point | None) -> list[str]:
     both = [point for point in (scratch, pretrained) if point]
     first = both[0]
     apart = "–"
-    if scratch and pretrained and len(scratch.units) == len(pretrained.units):
+    if scratch and pretrained and scratch.seeds == pretrained.seeds:
         middle, low, high = (100 * value for value in difference(pretrained, scratch))
         apart = f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
     return [

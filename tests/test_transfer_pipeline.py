@@ -266,6 +266,15 @@ def test_the_difference_is_taken_over_the_same_speakers(script):
     assert high - low > 0.2
 
 
+def test_no_difference_is_taken_between_other_seeds(script):
+    """While one of the trainings is missing, or where one was made alone."""
+    page = script("transfer_page")
+    lines = [line(5, "scratch", [10, 20]), line(5, "pretrained", [5, 10])]
+    assert "| -15.0 (" in page.markdown(page.points(lines))
+    lines.append(line(5, "scratch", [10, 20], seed=2))
+    assert "| – |" in page.markdown(page.points(lines))
+
+
 def test_seeds_are_pooled_by_speaker(script):
     page = script("transfer_page")
     both = [line(5, "scratch", [4, 8], seed=1), line(5, "scratch", [8, 16], seed=2)]
