@@ -134,7 +134,11 @@ def pretrain() -> Path:
     source = f"data.manifest={librispeech.find(None)}"
     console.print(f"pre-training {settings.output}")
     command = [sys.executable, "-m", "speechrnn", "train", str(librispeech.CONFIG), source]
-    subprocess.run(command, check=True)
+    if code := subprocess.run(command).returncode:
+        raise SpeechRNNError(
+            f"pre-training ended with {code}, for the reason above; the same command goes on with "
+            "it, and --pretrained RUN starts from a model that there is"
+        )
     return settings.output
 
 
@@ -161,7 +165,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="table and curve only")
     parser.add_argument("--row", type=Path, help=argparse.SUPPRESS)  # of a child
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    return parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
+    if len(arguments.epochs) != 2:
+        parser.error("--epochs wants two numbers, from scratch and from the other model: 40,12")
+    return arguments
 
 
 def main() -> None:
