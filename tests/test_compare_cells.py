@@ -3,6 +3,7 @@ that says what the results file says."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -269,6 +270,21 @@ def test_sigterm_ends_the_trainings_and_the_same_command_goes_on(train, tmp_path
     lines = train()
     assert len(lines) == len({json.dumps(line) for line in lines}) == 5 + 4
     assert starts(tmp_path)["training-simple_rnn-one-1"] == 2
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_end_of_the_terminal_ends_the_trainings_but_not_under_nohup(cells, ignored):
+    """A child is in a group of its own: nothing else would tell it."""
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with contextlib.ExitStack() as stack:
+            if not ignored:
+                stack.enter_context(pytest.raises(SystemExit, match="129"))
+            with cells.jobs.ending_by_signal():
+                os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, usual)
 
 
 def test_a_training_that_failed_is_named_and_the_others_are_kept(

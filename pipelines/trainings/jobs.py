@@ -59,14 +59,17 @@ def _start(folder: Path, command: list[str]) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def ending_by_signal() -> Iterator[None]:
-    """Within it, SIGTERM and Ctrl-C leave as SystemExit, with the exit code of a shell."""
+    """Within it, SIGTERM, Ctrl-C and the terminal's end leave as SystemExit, with the exit code of
+    a shell. What is ignored, as the terminal's end is under nohup, stays so."""
 
     def leave(number: int, frame: object) -> None:
         for each in before:  # a second one would interrupt the ending
             signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    found = {each: signal.getsignal(each) for each in ending}
+    before = {each: handler for each, handler in found.items() if handler != signal.SIG_IGN}
     for each in before:
         signal.signal(each, leave)
     try:
