@@ -28,7 +28,7 @@ import decoding
 import numpy as np
 import yaml
 from rich.console import Console
-from trainings import jobs, results
+from trainings import jobs, page, rates, results
 
 from speechrnn import recipe as recipes
 from speechrnn.data.prepare import prepare
@@ -150,8 +150,7 @@ def over_seeds(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float,
     drawn brings the errors of every seed."""
     speakers = sorted(rows[0]["errors_words_by_speaker"][name])
     units = np.sum([[r["errors_words_by_speaker"][name][s] for s in speakers] for r in rows], 0)
-    errors, words = units.sum(0)
-    return (errors / words, *bootstrap.interval(units))
+    return rates.rate(units), *bootstrap.interval(units)
 
 
 def percent(values: Sequence[float]) -> str:
@@ -183,12 +182,6 @@ def table(experiments: dict[str, Experiment], rows: Sequence[dict[str, Any]]) ->
             f"| {percent(over_seeds(own, 'lexicon-and-3-gram'))} | {mean('core_minutes'):.0f} |"
         )
     return "\n".join(lines)
-
-
-def between(page: str, marks: tuple[str, str], content: str) -> str:
-    """``page`` with ``content`` between its two marks."""
-    start, end = (page.index(mark) for mark in marks)
-    return f"{page[: start + len(marks[0])]}\n\n{content}\n\n{page[end:]}"
 
 
 @dataclass(frozen=True)
@@ -280,8 +273,8 @@ class Log:
         """Put the table between the page's marks; returns it."""
         path = self.folder / "README.md"
         told = table(listed(self.folder), results.read(self.results, KEYS))
-        page = between(path.read_text(encoding="utf-8"), TABLE, told)
-        write_atomically(path, page.encode())
+        text = page.between(path.read_text(encoding="utf-8"), *TABLE, f"\n\n{told}\n\n", path)
+        write_atomically(path, text.encode())
         return told
 
 

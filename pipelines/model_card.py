@@ -20,12 +20,13 @@ import an4
 import decoding
 import numpy as np
 from telephone import Change, copies, over_the_telephone
+from trainings import page
 
 from speechrnn import corpora
 from speechrnn.corpora import noise, recordings
 from speechrnn.corpora.utterance import Utterance
 from speechrnn.data.augment.noise import active_power, mix
-from speechrnn.errors import DataError, SpeechRNNError
+from speechrnn.errors import SpeechRNNError
 from speechrnn.evaluation.breakdown import Row, by_duration, by_value
 from speechrnn.evaluation.evaluate import Evaluation, evaluate
 from speechrnn.evaluation.rejection import false_words
@@ -152,20 +153,6 @@ def device_table(model: Path, dev: Sequence[Utterance], float32: Path | None) ->
     return lines
 
 
-def between(page: str, name: str, content: Sequence[str]) -> str:
-    """``page`` with lines between the marks of this name.
-
-    Raises:
-        DataError: the page has no such marks.
-    """
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, found, rest = page.partition(start)
-    _, ended, behind = rest.partition(end)
-    if not (found and ended):
-        raise DataError(f"the card has no lines {start} and {end}; write them where the table goes")
-    return "\n\n".join([before + start, "\n".join(content), end + behind])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -186,11 +173,12 @@ def main() -> None:
         "noise": noise_table(model, dev, arguments.minutes),
         "device": device_table(model, dev, arguments.float32),
     }
-    page = arguments.card.read_text(encoding="utf-8")
+    text = arguments.card.read_text(encoding="utf-8")
     for name, lines in tables.items():
-        page = between(page, name, lines)
-        print("\n".join([*lines, ""]))
-    write_atomically(arguments.card, page.encode())
+        marks, told = (f"<!-- {name} -->", f"<!-- end of {name} -->"), "\n".join(lines)
+        text = page.between(text, *marks, f"\n\n{told}\n\n", arguments.card)
+        print(f"{told}\n")
+    write_atomically(arguments.card, text.encode())
 
 
 if __name__ == "__main__":  # tuning starts processes, which import this file

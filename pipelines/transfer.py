@@ -27,6 +27,7 @@ import librispeech
 import transfer_page
 from rich.console import Console
 from trainings import jobs, results
+from trainings.rates import by_speaker
 from transfer_rows import EPOCHS, Row, Study, seconds_of
 
 from speechrnn import recipe as recipes
@@ -102,10 +103,6 @@ def train_one(folder: Path) -> None:
         groups={r.utterance_id: r.speaker for r in recordings},
         rules=recogniser.spec.alphabet.rules,
     )
-    by_speaker: dict[str, list[int]] = {}
-    for each in rates.scores:
-        total = by_speaker.setdefault(each.group or each.utterance_id, [0, 0])
-        total[0], total[1] = total[0] + each.errors, total[1] + each.words
     training = [u for u in manifest.read(recipe.data.manifest) if u.split == "train"]
     line = {
         **tags,
@@ -115,7 +112,7 @@ def train_one(folder: Path) -> None:
         "wer": rates.wer,
         "wer_ci95": list(rates.wer_ci95),
         "cer": rates.cer,
-        "by_speaker": by_speaker,  # word errors and words
+        "by_speaker": by_speaker(rates),  # word errors and words
         "dev_loss": last["dev_loss"],
         "epochs": last["epoch"] + 1,
         "updates": last["step"],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trainings import results
+from trainings import page as pages
+from trainings import rates, results
 
 from speechrnn.errors import DataError
 from speechrnn.evaluation import bootstrap
@@ -53,8 +53,7 @@ class Point:
 
     @property
     def wer(self) -> float:
-        errors, words = self.units.sum(axis=0)
-        return float(errors / words)
+        return rates.rate(self.units)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -84,14 +83,6 @@ def points(lines: Sequence[results.Line]) -> list[Point]:
     return [Point(init, tuple(found)) for (_, init), found in sorted(by_point.items())]
 
 
-def difference(one: Point, other: Point) -> tuple[float, float, float]:
-    """Error rate of ``one`` minus that of ``other`` with its 95 % interval over speakers, who are
-    the same on both sides of a resample."""
-    sums = np.concatenate([*bootstrap.resampled_sums(np.hstack([one.units, other.units]))])
-    apart = bootstrap.rates(sums[:, :2]) - bootstrap.rates(sums[:, 2:])
-    return one.wer - other.wer, *bootstrap.percentiles(apart)
-
-
 def markdown(found: Sequence[Point]) -> str:
     """The table and what has to be said of it."""
     if not found:
@@ -109,7 +100,9 @@ def _cells(scratch: Point | None, pretrained: Point | None) -> list[str]:
     first = both[0]
     apart = "–"
     if scratch and pretrained and scratch.seeds == pretrained.seeds:
-        middle, low, high = (100 * value for value in difference(pretrained, scratch))
+        middle, low, high = (
+            100 * value for value in rates.difference(pretrained.units, scratch.units)
+        )
         apart = f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"
     return [
         f"{first.minutes:.0f}",
@@ -189,13 +182,6 @@ def write(file: Path, page: Path) -> None:
     if found:
         (page.parent / "images").mkdir(parents=True, exist_ok=True)
         plot(found).savefig(page.parent / "images" / IMAGE, dpi=150)
-    text, count = re.subn(
-        f"{BEGIN}.*{END}",
-        lambda _: f"{BEGIN}\n{table}\n{END}",
-        page.read_text(encoding="utf-8"),
-        count=1,
-        flags=re.DOTALL,
-    )
-    if not count:
-        raise DataError(f"{page} has no lines {BEGIN} and {END}, between which the table goes")
-    write_atomically(page, text.encode())
+    text = page.read_text(encoding="utf-8")
+    told = pages.between(text, BEGIN, END, f"\n{table}\n", page)
+    write_atomically(page, told.encode())

@@ -261,7 +261,7 @@ def test_the_difference_is_taken_over_the_same_speakers(script):
     page = script("transfer_page")
     one = page.Point("pretrained", (line(5, "pretrained", [0, 10, 30]),))
     other = page.Point("scratch", (line(5, "scratch", [10, 20, 40]),))
-    np.testing.assert_allclose(page.difference(one, other), [-0.2, -0.2, -0.2])
+    np.testing.assert_allclose(page.rates.difference(one.units, other.units), [-0.2, -0.2, -0.2])
     low, high = one.interval
     assert high - low > 0.2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trainings import results
+from trainings import page as pages
+from trainings import rates, results
 
 from cells import figure
 from cells.rows import CELLS, DIRECTIONS, KEYS, TRAINING, TRIAL, Row
@@ -51,8 +51,7 @@ class Pooled:
 
     @property
     def wer(self) -> float:
-        errors, words = self.units.sum(axis=0)
-        return float(errors / words)
+        return rates.rate(self.units)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -80,14 +79,6 @@ class Pooled:
 def reach(values: Sequence[float], fraction: float) -> int:
     """The farthest frame of a profile (``reach.Profile``) that is at or above ``fraction``."""
     return max((k for k, value in enumerate(values) if value >= fraction), default=0)
-
-
-def difference(one: Pooled, other: Pooled) -> tuple[float, float, float]:
-    """Error rate of ``one`` minus that of ``other``, and its 95 % interval over speakers, paired:
-    a resample has the same speakers on both sides."""
-    sums = np.concatenate([*bootstrap.resampled_sums(np.hstack([one.units, other.units]))])
-    drawn = bootstrap.rates(sums[:, :2]) - bootstrap.rates(sums[:, 2:])
-    return one.wer - other.wer, *bootstrap.percentiles(drawn)
 
 
 def pooled(lines: Sequence[results.Line], speeds: dict[str, Any] | None = None) -> list[Pooled]:
@@ -127,7 +118,9 @@ def _cells(row: Pooled, reference: Pooled | None) -> list[str]:
     low, high = row.interval
     against = "–"
     if reference is not None and reference is not row and _comparable(row, reference):
-        middle, least, most = (100 * value for value in difference(row, reference))
+        middle, least, most = (
+            100 * value for value in rates.difference(row.units, reference.units)
+        )
         against = f"{middle:+.1f} ({least:+.1f} to {most:+.1f})"
     trained = speed.get("trained_audio_seconds_per_second")
     device = speed.get("real_time_factor")
@@ -213,20 +206,6 @@ def _trials(lines: Sequence[results.Line]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in table)
 
 
-def with_table(page: str, table: str) -> str:
-    """A page with this between its markers.
-
-    Raises:
-        DataError: it has none.
-    """
-    text, found = re.subn(
-        f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", page, count=1, flags=re.DOTALL
-    )
-    if not found:
-        raise DataError(f"the page has no lines {BEGIN} and {END}, between which the table goes")
-    return text
-
-
 def read_speed(path: Path, lines: Sequence[results.Line]) -> dict[str, Any] | None:
     """What ``speed.write`` wrote; None where it has not been measured.
 
@@ -263,4 +242,5 @@ def write(file: Path, speed_file: Path, page: Path) -> None:
             image, dpi=150
         )
     text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
-    write_atomically(page, with_table(text, table).encode())
+    told = pages.between(text, BEGIN, END, f"\n{table}\n", page)
+    write_atomically(page, told.encode())

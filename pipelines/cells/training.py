@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from trainings.rates import by_speaker
 
 from cells import reach
 from cells.rows import TRIAL, Job
@@ -158,16 +159,6 @@ def scores(recogniser: KerasRecognizer, recordings: Sequence[Recording]) -> Erro
         groups={r.utterance_id: r.speaker for r in recordings if r.speaker},
         rules=recogniser.spec.alphabet.rules,
     )
-
-
-def by_speaker(rates: ErrorRates) -> dict[str, list[int]]:
-    """Speaker -> word errors, words; an utterance whose speaker is not known stands for one."""
-    sums: dict[str, list[int]] = {}
-    for each in rates.scores:
-        total = sums.setdefault(each.group or each.utterance_id, [0, 0])
-        total[0] += each.errors
-        total[1] += each.words
-    return sums
 
 
 def _rounded(values: Sequence[float]) -> list[float]:
