@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,15 +24,14 @@ from typing import Any
 
 import an4
 import decoding
-import numpy as np
 import yaml
+from experiment_table import table
 from rich.console import Console
-from trainings import jobs, page, rates, results
+from trainings import jobs, page, results
 
 from speechrnn import recipe as recipes
 from speechrnn.data.prepare import prepare
 from speechrnn.errors import RecipeError, SpeechRNNError
-from speechrnn.evaluation import bootstrap
 from speechrnn.files import locked, write_atomically
 from speechrnn.recipe import Recipe
 from speechrnn.runtime import open_model
@@ -142,48 +140,6 @@ def by_speaker(folder: Path) -> dict[str, dict[str, list[int]]]:
     return sums
 
 
-# The table
-
-
-def over_seeds(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float, float]:
-    """The mean word error rate of the seeds, and its interval over speakers: each speaker that is
-    drawn brings the errors of every seed."""
-    speakers = sorted(rows[0]["errors_words_by_speaker"][name])
-    units = np.sum([[r["errors_words_by_speaker"][name][s] for s in speakers] for r in rows], 0)
-    return rates.rate(units), *bootstrap.interval(units)
-
-
-def percent(values: Sequence[float]) -> str:
-    mean, low, high = (100 * value for value in values)
-    return f"{mean:.1f} % ({low:.1f} to {high:.1f})"
-
-
-def table(experiments: dict[str, Experiment], rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: an experiment a line, in the order of experiments.yaml."""
-    lines = [
-        "| | what is changed | seeds | greedy (95 %) | each seed | last epoch | CER | dev loss "
-        "| lexicon and 3-gram | core minutes |",
-        "|---|---|---:|---|---|---:|---:|---:|---|---:|",
-    ]
-    for experiment in experiments.values():
-        own = [each for each in rows if each["experiment"] == experiment.name]
-        if not own:
-            continue
-
-        def mean(name: str, own: list[dict[str, Any]] = own) -> float:
-            return statistics.mean(each[name] for each in own)
-
-        each_seed = ", ".join(f"{100 * each['wer']:.1f}" for each in own)
-        lines.append(
-            f"| `{experiment.name}` | {experiment.change} | {len(own)} "
-            f"| {percent(over_seeds(own, 'greedy'))} | {each_seed} "
-            f"| {100 * mean('last_wer'):.1f} % | {100 * mean('cer'):.1f} % "
-            f"| {mean('last_dev_loss'):.2f} "
-            f"| {percent(over_seeds(own, 'lexicon-and-3-gram'))} | {mean('core_minutes'):.0f} |"
-        )
-    return "\n".join(lines)
-
-
 @dataclass(frozen=True)
 class Log:
     """A recipe, the folder of what was tried on it, and where the trainings are kept."""
@@ -272,7 +228,8 @@ class Log:
     def write_table(self) -> str:
         """Put the table between the page's marks; returns it."""
         path = self.folder / "README.md"
-        told = table(listed(self.folder), results.read(self.results, KEYS))
+        changes = {name: each.change for name, each in listed(self.folder).items()}
+        told = table(changes, results.read(self.results, KEYS))
         text = page.between(path.read_text(encoding="utf-8"), *TABLE, f"\n\n{told}\n\n", path)
         write_atomically(path, text.encode())
         return told

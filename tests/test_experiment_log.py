@@ -115,11 +115,13 @@ def line(seed, errors, **more):
 
 
 def test_a_rate_is_that_of_all_seeds_and_its_interval_is_over_speakers(module):
-    mean, low, high = module.over_seeds([line(1, (1, 3)), line(2, (3, 9))], "greedy")
+    import experiment_table
+
+    mean, low, high = experiment_table.over_seeds([line(1, (1, 3)), line(2, (3, 9))], "greedy")
     assert mean == pytest.approx(16 / 80)
     # Both speakers have 4 / 20 and 12 / 60, whoever is drawn.
     assert (low, high) == pytest.approx((0.2, 0.2))
-    _, low, high = module.over_seeds([line(1, (0, 30))], "greedy")
+    _, low, high = experiment_table.over_seeds([line(1, (0, 30))], "greedy")
     assert (low, high) == (0, 1)
 
 
@@ -182,4 +184,5 @@ def test_the_committed_page_is_that_of_the_committed_results(module, tmp_path):
     folder = REPOSITORY / "configs" / "an4"
     rows = module.results.read(folder / "results.jsonl", module.KEYS)
     assert rows
-    assert module.table(module.listed(folder), rows) in (folder / "README.md").read_text()
+    changes = {name: each.change for name, each in module.listed(folder).items()}
+    assert module.table(changes, rows) in (folder / "README.md").read_text()
