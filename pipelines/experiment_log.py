@@ -201,8 +201,6 @@ class Log:
                 f"{', '.join(map(str, others))}: begun with other settings than the recipe has "
                 "now; delete such folders, or name another with --output"
             )
-        if missing:
-            prepare(next(recipe for key, recipe in wanted.items() if key not in known))
         failed: list[Path] = []
 
         def begun(folder: Path) -> None:
@@ -217,6 +215,12 @@ class Log:
             line.unlink()
             console.print(f"{missing[folder]}: done")
 
+        # Of a process that ended while nobody was there to take its line.
+        for folder in [folder for folder in missing if (folder / LINE).exists()]:
+            ended(folder, 0)
+            del missing[folder]
+        if missing:
+            prepare(wanted[next(iter(missing.values()))])
         commands = [
             (folder, [sys.executable, *sys.argv, "--row", *key.split()])
             for folder, key in missing.items()

@@ -172,6 +172,21 @@ def test_a_training_with_other_settings_is_not_gone_on_with(module, tmp_path, wh
         log.train_missing(["tried"], [1], 1, source)
 
 
+def test_a_line_that_nobody_took_is_taken_and_its_training_not_done_again(
+    module, tmp_path, whistles
+):
+    """As after a stop that came while the last one was being written."""
+    path = write_recipe(tmp_path, whistles)
+    (tmp_path / "experiments.yaml").write_text('{"tried": {"change": "none", "why": "-"}}')
+    log = module.Log(path, tmp_path, tmp_path / "runs")
+    left = tmp_path / "runs" / "tried" / "1" / module.LINE
+    left.parent.mkdir(parents=True)
+    left.write_text(json.dumps(line(1, (2, 3))))
+    log.train_missing(["tried"], [1], 1, f"data.manifest={whistles}")
+    assert module.results.read(log.results, module.KEYS) == [line(1, (2, 3))]
+    assert not left.exists()
+
+
 def test_settings_are_what_a_result_depends_on(module, tmp_path, whistles):
     path = write_recipe(tmp_path, whistles)
     plain = module.settings(module.recipes.load(path))
