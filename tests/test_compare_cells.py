@@ -391,6 +391,9 @@ def test_the_page_and_its_plot_are_made_from_the_file_alone(cells, pipeline, tmp
     (tmp_path / "r_speed.json").write_text(json.dumps({**speeds, "settings": "other"}))
     with pytest.raises(DataError, match="other settings"):
         pipeline("compare_cells").main()
+    cells.results.append(file, line("gru", "two", settings="t"))
+    with pytest.raises(DataError, match=r"several settings \(s, t\)"):
+        pipeline("compare_cells").main()
 
 
 def test_docs_cells_says_what_the_results_file_says(cells, pipeline):

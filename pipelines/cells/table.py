@@ -228,9 +228,15 @@ def write(file: Path, speed_file: Path, page: Path) -> None:
     on stdout, too. A page that is not there yet is begun.
 
     Raises:
-        DataError: a damaged results file, speeds of other settings, a page without markers.
+        DataError: a damaged results file, or one of several settings, speeds of other settings, a
+            page without markers.
     """
     lines = results.read(file, KEYS)
+    if len(mixed := sorted({line["settings"] for line in lines})) > 1:
+        raise DataError(
+            f"{file} holds results of several settings ({', '.join(mixed)}), which no table can "
+            "mix; delete the lines of all but one"
+        )
     speeds = read_speed(speed_file, lines)
     table = markdown(lines, speeds)
     print(table)
