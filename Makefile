@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 BIN := .venv/bin
 DEVICE := build/device
 # A file of tests is one process's, which makes its models once.
-IN_PARALLEL := --numprocesses 2 --dist loadfile
+IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart check docs test test-all test-browser test-device notebook format clean

@@ -19,6 +19,12 @@ settings.load_profile("repeatable")
 RATE = 16000
 HERTZ = {"a": 400, "b": 800, "c": 1600, "d": 3200}
 REPOSITORY = Path(__file__).parents[1]
+# Where files are shared out to processes, those that take minutes go first: at the end there is
+# nothing left to share.
+LONGEST = (
+    *("test_notebooks", "test_distribution", "test_training", "test_documented_commands"),
+    *("test_export_fused", "test_export", "test_long_recordings", "test_compare_cells", "test_cli"),
+)
 
 TINY = {
     "name": "whistles",
@@ -56,6 +62,11 @@ def write_corpus(folder, train=60, dev=12, seed=0):
     manifest = folder / "manifest.tsv"
     manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return manifest
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
 
 
 def write_recipe(folder, manifest, **changes):
