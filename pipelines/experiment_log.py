@@ -229,11 +229,17 @@ class Log:
         if failed:
             raise SpeechRNNError(f"stopped by an error: see {', '.join(map(str, failed))}")
 
+    def _dated(self, line: dict[str, Any]) -> dict[str, Any]:
+        """A line, with ``outdated``: whether the recipe has other settings by now."""
+        (experiment,) = self.experiments([line["experiment"]])
+        now = experiment.recipe(self.recipe, line["seed"], self.output, [])
+        return {**line, "outdated": settings(now) != line["settings"]}
+
     def write_table(self) -> str:
         """Put the table between the page's marks; returns it."""
         path = self.folder / "README.md"
         changes = {name: each.change for name, each in listed(self.folder).items()}
-        told = table(changes, results.read(self.results, KEYS))
+        told = table(changes, [self._dated(line) for line in results.read(self.results, KEYS)])
         text = page.between(path.read_text(encoding="utf-8"), *TABLE, f"\n\n{told}\n\n", path)
         write_atomically(path, text.encode())
         return told

@@ -26,7 +26,8 @@ def percent(values: Sequence[float]) -> str:
 
 
 def table(changes: Mapping[str, str], rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: an experiment a line, in the order of ``changes``: its name, what it changes."""
+    """Markdown: an experiment a line, in the order of ``changes``: its name, what it changes. Where
+    ``outdated`` lines are among its own, it says so."""
     lines = [
         "| | what is changed | seeds | greedy (95 %) | each seed | last epoch | CER | dev loss "
         "| lexicon and 3-gram | core minutes |",
@@ -40,9 +41,10 @@ def table(changes: Mapping[str, str], rows: Sequence[dict[str, Any]]) -> str:
         def mean(key: str, own: list[dict[str, Any]] = own) -> float:
             return statistics.mean(each[key] for each in own)
 
+        old = " (before the recipe's last change)" if any(r.get("outdated") for r in own) else ""
         each_seed = ", ".join(f"{100 * each['wer']:.1f}" for each in own)
         lines.append(
-            f"| `{name}` | {change} | {len(own)} "
+            f"| `{name}`{old} | {change} | {len(own)} "
             f"| {percent(over_seeds(own, 'greedy'))} | {each_seed} "
             f"| {100 * mean('last_wer'):.1f} % | {100 * mean('cer'):.1f} % "
             f"| {mean('last_dev_loss'):.2f} "

@@ -245,7 +245,7 @@ def test_rates_are_tried_then_every_row_is_trained_and_only_what_is_missing_agai
 
     kept = [line for line in lines if line["seed"] != 2 or line["directions"] != "one"]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
-    (gone,) = [d for d in (tmp_path / "out").glob("*/training-simple_rnn-one-2")]
+    (gone,) = [d for d in (tmp_path / "out").glob("*/training-simple_rnn-one-2-*")]
     (gone / "line.json").unlink()
     assert sorted(map(str, train())) == sorted(map(str, lines))
     assert {name for name, n in starts(tmp_path).items() if n == 2} == {gone.name}
@@ -253,7 +253,7 @@ def test_rates_are_tried_then_every_row_is_trained_and_only_what_is_missing_agai
 
 @pytest.mark.long
 def test_sigterm_ends_the_trainings_and_the_same_command_goes_on(train, tmp_path):
-    (tmp_path / "halt").write_text("training-simple_rnn-one-1")
+    (tmp_path / "halt").write_text("training-simple_rnn-one-1-0.000128")
     halted = tmp_path / "halted"
 
     def end_when_halted():
@@ -270,7 +270,7 @@ def test_sigterm_ends_the_trainings_and_the_same_command_goes_on(train, tmp_path
     (tmp_path / "halt").unlink()
     lines = train()
     assert len(lines) == len({json.dumps(line) for line in lines}) == 5 + 4
-    assert starts(tmp_path)["training-simple_rnn-one-1"] == 2
+    assert starts(tmp_path)["training-simple_rnn-one-1-0.000128"] == 2
 
 
 @pytest.mark.parametrize("ignored", [False, True])

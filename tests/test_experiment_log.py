@@ -125,21 +125,28 @@ def test_a_rate_is_that_of_all_seeds_and_its_interval_is_over_speakers(module):
     assert (low, high) == (0, 1)
 
 
-def test_the_page_has_a_line_for_what_was_tried_and_none_for_what_was_not(module, tmp_path):
+def test_the_page_has_a_line_for_what_was_tried_and_none_for_what_was_not(
+    module, tmp_path, whistles
+):
     listed = {name: {"change": name.upper(), "why": "-"} for name in ("tried", "untried")}
     (tmp_path / "experiments.yaml").write_text(json.dumps(listed))
     (tmp_path / "README.md").write_text(
         "Before.\n<!-- table -->\nold\n<!-- end of table -->\nBehind.\n"
     )
-    lines = [json.dumps(line(seed, (seed, 3))) for seed in (1, 2)]
-    (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
-    log = module.Log(tmp_path / "recipe.yaml", tmp_path, tmp_path)
+    recipe = write_recipe(tmp_path, whistles)
+    log = module.Log(recipe, tmp_path, tmp_path)
+    (tried,) = log.experiments(["tried"])
+    now = [module.settings(tried.recipe(recipe, seed, tmp_path, [])) for seed in (1, 2)]
+    lines = [line(seed, (seed, 3), settings=now[seed - 1]) for seed in (1, 2)]
+    (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     assert "`untried`" not in log.write_table()
     page = (tmp_path / "README.md").read_text()
     assert page.startswith("Before.\n<!-- table -->\n")
     assert page.endswith("<!-- end of table -->\nBehind.\n")
     assert "old" not in page
     assert f"| `tried` | TRIED | 2 | {100 * np.mean([4 / 40, 5 / 40]):.1f} % (" in page
+    write_recipe(tmp_path, whistles, training={"learning_rate": 0.5})
+    assert "| `tried` (before the recipe's last change) |" in log.write_table()
 
 
 def test_a_line_of_other_settings_stands_beside_nothing(module, tmp_path, whistles):
@@ -197,7 +204,9 @@ def test_settings_are_what_a_result_depends_on(module, tmp_path, whistles):
 
 def test_the_committed_page_is_that_of_the_committed_results(module, tmp_path):
     folder = REPOSITORY / "configs" / "an4"
-    rows = module.results.read(folder / "results.jsonl", module.KEYS)
-    assert rows
-    changes = {name: each.change for name, each in module.listed(folder).items()}
-    assert module.table(changes, rows) in (folder / "README.md").read_text()
+    (tmp_path / "README.md").write_text("<!-- table --><!-- end of table -->")
+    for name in ("experiments.yaml", "results.jsonl"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    told = module.Log(REPOSITORY / "configs" / "an4.yaml", tmp_path, tmp_path).write_table()
+    assert told.count("\n") > 1
+    assert told in (folder / "README.md").read_text()

@@ -37,8 +37,8 @@ class Job:
 
     @property
     def name(self) -> str:
-        parts = [self.kind, self.cell, self.directions, str(self.seed)]
-        return "-".join([*parts, f"{self.learning_rate:g}"] if self.kind == TRIAL else parts)
+        parts = (self.kind, self.cell, self.directions, str(self.seed), f"{self.learning_rate:g}")
+        return "-".join(parts)
 
     def is_told_by(self, line: dict[str, Any]) -> bool:
         """Whether a line of the results is of this training."""
