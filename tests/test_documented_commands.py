@@ -183,6 +183,9 @@ def world(whistles, trained, tmp_path_factory):
         run(line, folder)
     for name in ("old.json", "new.json", "before.json", "mine.json"):
         shutil.copy(folder / "model.json", folder / name)
+    # Of DeepSpeech's users; no KenLM is there to build a binary with.
+    shutil.copy(folder / "lm.arpa", folder / "kenlm.scorer")
+    shutil.copy(folder / "words.txt", folder / "vocab-500000.txt")
     return folder
 
 
