@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from trainings import rates
 
 from speechrnn.evaluation import bootstrap
@@ -15,8 +14,7 @@ from speechrnn.evaluation import bootstrap
 def over_seeds(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float, float]:
     """The mean word error rate of the seeds, and its interval over speakers: each speaker that is
     drawn brings the errors of every seed."""
-    speakers = sorted(rows[0]["errors_words_by_speaker"][name])
-    units = np.sum([[r["errors_words_by_speaker"][name][s] for s in speakers] for r in rows], 0)
+    units = rates.over_seeds([row["errors_words_by_speaker"][name] for row in rows])
     return rates.rate(units), *bootstrap.interval(units)
 
 

@@ -48,8 +48,7 @@ class Point:
     @property
     def units(self) -> np.ndarray:
         """(speakers, 2): word errors and words, summed over seeds."""
-        speakers = sorted(self.lines[0]["by_speaker"])
-        return np.sum([[line["by_speaker"][s] for s in speakers] for line in self.lines], axis=0)
+        return rates.over_seeds([line["by_speaker"] for line in self.lines])
 
     @property
     def wer(self) -> float:

@@ -108,8 +108,8 @@ def _pool(row: Row, lines: list[results.Line], speed: dict[str, Any] | None) -> 
             f"the seeds of {row.cell}, {row.directions}-way differ in units, learning rate or "
             "speakers; delete their lines, and train them again"
         )
-    units = np.array([[line["by_speaker"][name] for name in speakers] for line in lines])
-    return Pooled(row, tuple(lines), units.sum(axis=0), speed)
+    units = rates.over_seeds([line["by_speaker"] for line in lines])
+    return Pooled(row, tuple(lines), units, speed)
 
 
 def _cells(row: Pooled, reference: Pooled | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from speechrnn.evaluation import bootstrap
@@ -16,6 +18,13 @@ def by_speaker(rates: ErrorRates) -> dict[str, list[int]]:
         total[0] += each.errors
         total[1] += each.words
     return sums
+
+
+def over_seeds(trainings: Sequence[Mapping[str, Sequence[int]]]) -> np.ndarray:
+    """What ``by_speaker`` gave for each seed -> (speakers, 2): a speaker who is drawn brings the
+    errors of every seed."""
+    speakers = sorted(trainings[0])
+    return np.sum([[each[speaker] for speaker in speakers] for each in trainings], axis=0)
 
 
 def rate(units: np.ndarray) -> float:
